@@ -28,7 +28,6 @@ class Bounds(NamedTuple):
     interval: Interval | None
     """lower and upper end; None where there is no possible one, `why_not` gives the reason"""
     level: float
-    """nominal coverage"""
     over: str
     """`seeds and images` (the method), `seeds` (on these test images), `images` (these trained models)"""
     why_not: str = ""
@@ -68,9 +67,7 @@ class Contrast:
     """`after` minus `before` in one metric, paired by seed."""
 
     metric: str
-    """a key of `METRICS`"""
     arms: tuple[str, str]
-    """before, after"""
     lower_is_better: bool
     limits: Interval
     """the smallest and the largest possible value of the metric"""
@@ -274,17 +271,13 @@ def possible(interval: Interval, before: float, limits: Interval) -> bool:
 
 
 class Wording(NamedTuple):
-    """The words for the two sides of a question in sentences and figures, and the claims about them."""
+    """The names of the two sides of a question, in short and as the subject of a sentence, and claims about them."""
 
     question: str
-    """a full sentence"""
     title: str
     single: str
-    """short name of the arm before"""
     multi: str
-    """short name of the arm after"""
     single_model: str
-    """the arm before, as the subject of a sentence"""
     multi_model: str
     claims: Mapping[str, str]
     """claims about the method by direction: `helps`, `hurts`, or empty where no difference matters"""

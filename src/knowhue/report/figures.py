@@ -293,9 +293,7 @@ def facts(study: Study) -> dict[str, object]:
 def write_figures(folder: Path, out: Path, overwrite: bool = False) -> list[Path]:
     """Write every figure of a study as PNG on white, and their captions as `figures.md`.
 
-    Raises:
-        ConfigError: a file exists already.
-        RunError: `folder` is not a study, or `out` cannot be written.
+    A `ConfigError` if a file exists; a `RunError` if `folder` is not a study, or `out` cannot be written.
     """
     study = read_study(folder)
     lines: list[str] = []

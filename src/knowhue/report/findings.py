@@ -33,7 +33,6 @@ class Judged(NamedTuple):
     word: Word
     """the verdict; `no verdict` with too few seeds, or while any question of the plan lacks runs"""
     alpha: float
-    """error rate of this question"""
     found: Contrast | None = None
     """None without a pair of runs"""
     outer: Bounds | None = None
@@ -65,7 +64,6 @@ class Headroom(NamedTuple):
     """What single-task could still gain (oracle), or has gained over a trivial baseline, in the metric's unit."""
 
     name: str
-    """`oracle`, or the best trivial baseline"""
     gain: float
     """gain of the oracle over single-task, or of single-task over the baseline; positive is better"""
     share: float | None

@@ -52,13 +52,10 @@ class Panel:
 
     title: str
     task: str
-    """its arms are drawn"""
     split: str
     """section of the log: `train` or `validation`"""
     name: str
-    """key in that section"""
     scale: float = 1
-    """factor from the log to the figure"""
 
 
 _ERROR = "Mean absolute error of a*b*, CIELAB units, validation split"
@@ -175,14 +172,12 @@ class Point:
     """One arm at one share of labels."""
 
     side: str
-    """`single` or `multi`"""
     share: float
     """share of the training labels, 0 to 1"""
     arm: str
     scores: Mapping[int, float]
     """balanced accuracy by seed, 0 to 1; a diverged run has the score declared for it"""
     diverged: frozenset[int]
-    """seeds of diverged runs"""
 
     @property
     def mean(self) -> float | None:

@@ -70,9 +70,7 @@ class Regime(NamedTuple):
     name: str
     """`images` or `clock`"""
     title: str
-    """the same for readers"""
     arms: Mapping[str, str]
-    """arm of each method"""
     epochs: Mapping[str, Epochs]
     """of each method: epochs on the frozen encoder, epochs of fine-tuning"""
     budget_s: float | None = None

@@ -52,15 +52,11 @@ class PageSection:
 
     title: str
     figures: tuple[str, ...] = ()
-    """keys of `FIGURES`"""
     tables: tuple[str, ...] = ()
-    """keys of `TABLES`"""
     part: str = ""
     """name of the template's macro for further content"""
     is_open: bool = False
-    """whether it is unfolded"""
     of_several_seeds: bool = False
-    """whether it needs more than one seed"""
 
 
 # what a reader needs in five minutes comes first, unfolded: answers, differences, images and scores
@@ -152,11 +148,7 @@ def _methods_content(study: Study) -> dict[str, Any]:
 
 
 def write_verdict(found: Conclusion, page: Path, numbers_file: Path, command: str = "") -> None:
-    """Write the page of `knowhue verdict`, one self-contained file, and the numbers as JSON.
-
-    Raises:
-        RunError: the folder cannot be written.
-    """
+    """Write the page of `knowhue verdict`, one self-contained file, and the numbers as JSON."""
     study = found.findings.study
     text = fill(
         "verdict.html", study=study, command=command, numbers=numbers_file.name, results_link=_results_link(found),

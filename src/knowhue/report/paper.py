@@ -27,16 +27,11 @@ _PAGE_INCHES = 7.5
 
 
 def write_paper(folder: Path, out: Path, overwrite: bool = False) -> list[Path]:
-    """Write a study's files for a paper; `pdflatex paper`, `bibtex paper` and `pdflatex paper` twice make a PDF.
+    """Write a study's files for a paper, `paper.tex` first, and return their paths.
 
-    Figures are five inches wide with type of 8 and 9 points, and are meant to be included without scaling.
-
-    Returns:
-        Paths of the files, `paper.tex` first.
-
-    Raises:
-        ConfigError: a file exists, or the study is a comparison of methods.
-        RunError: `folder` is no study, or `out` cannot be written.
+    `pdflatex paper`, `bibtex paper` and `pdflatex paper` twice make a PDF. Figures are five inches wide with type of 8
+    and 9 points, and are meant to be included without scaling. A `ConfigError` if a file exists, or the study is a
+    comparison of methods; a `RunError` if `folder` is no study, or `out` cannot be written.
     """
     study = read_study(folder)
     if study.is_comparison:

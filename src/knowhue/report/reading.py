@@ -55,11 +55,8 @@ def _values(column: str, texts: Sequence[str]) -> Sequence[Any]:
 def read_study(folder: Path, images: Callable[[Path], tuple[Row, ...]] = read_images) -> Study:
     """Read a study folder, finished or not; the `state` of each run says whether it was started and has finished.
 
-    `images` reads the scores of a run's images.
-
-    Raises:
-        RunError: `study.json` is missing, a file was not written by knowhue, or a shared file is missing although a
-            run exists.
+    `images` reads the scores of a run's images. A `RunError` if `study.json` is missing, a file was not written by
+    knowhue, or a shared file is missing although a run exists.
     """
     settings, plan = read_frozen(folder), read_plan(folder)
     samples = _arrays(folder / "images" / "samples.npz")

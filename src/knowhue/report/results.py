@@ -85,11 +85,7 @@ def _results(findings: Findings, answered: Mapping[str, Answer]) -> dict[str, An
 
 
 def read_results(path: Path) -> dict[str, Any]:
-    """Read a `results.json`.
-
-    Raises:
-        RunError: the file is missing, damaged, or of another version.
-    """
+    """Read a `results.json`; a `RunError` if it is missing, damaged, or of another version."""
     results = read_json(path)
     if results.get("schema") != SCHEMA:
         found = results.get("schema") or "none"
@@ -297,14 +293,10 @@ def time_table(study: Study) -> Table:
 def compare(
     kept: Any, found: Any, place: str, tolerance: float, absolute: Mapping[str, float] = MappingProxyType({})
 ) -> tuple[int, list[str]]:
-    """Compare two nested values; return the count of their numbers, and a sentence for each difference.
+    """Compare a nested value as written and as computed now: the count of numbers, and a sentence for each difference.
 
-    Args:
-        kept: the value as it was written.
-        found: the value as computed now.
-        place: prefix of the sentences.
-        tolerance: relative and absolute tolerance for floats, because processors and libraries sum in other orders.
-        absolute: by key, an absolute tolerance in place of `tolerance`.
+    Sentences begin with `place`. The tolerance for floats is relative and absolute, because processors and libraries
+    sum in other orders; `absolute` has other absolute tolerances by key.
 
     >>> compare({"a": [1.0, 2.0]}, {"a": [1.0, 2.5]}, "x: ", 1e-9)
     (2, ['x: a.1 is stored as 2.0, but computed as 2.5'])

@@ -49,7 +49,7 @@ _PARAMETERS = tuple(f"{name}{sign}" for name in ("params", "config", "tags") for
 def read_scores(
     path: Path, wanted: Collection[str], arm_column: str | None = None, seed_column: str | None = None
 ) -> tuple[Rows, dict[str, str]]:
-    """Read a file of scores.
+    """Read a file of scores; a `TableError` if it is missing, not a table, or has neither form.
 
     Args:
         path: `.csv` (or `.tsv`, `.txt`), `.json`, `.jsonl`, `.parquet`.
@@ -59,9 +59,6 @@ def read_scores(
 
     Returns:
         The scores; and the unused columns, each with a suggestion such as "Did you mean ...?", or an empty text.
-
-    Raises:
-        TableError: the file is missing, not a table, or has neither form.
     """
     header, rows = _open(path)
     columns = _Columns(path, header, arm_column, seed_column)
@@ -124,11 +121,7 @@ class _Columns:
         )
 
     def metrics(self, wanted: Collection[str]) -> dict[str, int]:
-        """Return the column of each wanted metric that a wide table has.
-
-        Raises:
-            TableError: two columns have the same metric.
-        """
+        """Return the column of each wanted metric that a wide table has; two columns of a metric are a `TableError`."""
         found = defaultdict[str, list[int]](list)
         for place, name in enumerate(self.header):
             metric = name if name in wanted else metric_name(name)  # a prefix stays if it is wanted

@@ -360,16 +360,9 @@ class ScoreRows:
 
 
 def read_score_rows(
-    paths: Sequence[Path],
-    wanted: Collection[str],
-    arm_column: str | None = None,
-    seed_column: str | None = None,
-) -> ScoreRows:
-    """Read tables together, and check them.
-
-    Raises:
-        TableError: a row is invalid or duplicate, or scores of single images are missing.
-    """
+    paths: Sequence[Path], wanted: Collection[str], arm_column: str | None = None, seed_column: str | None = None
+) -> ScoreRows:  # fmt: skip
+    """Read tables together; a `TableError` for an invalid or duplicate row, or missing scores of single images."""
     found = ScoreRows(paths)
     for place, path in enumerate(paths):
         rows, unused = read_scores(path, wanted, arm_column, seed_column)

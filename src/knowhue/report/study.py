@@ -209,9 +209,7 @@ class Study:
     """All data of the report: the plan, the images, the baselines and every run."""
 
     settings: Row
-    """content of `study.json`"""
     runs: Mapping[str, Mapping[int, Run]]
-    """by arm and seed"""
     prepared: Row = field(default_factory=dict)
     baselines: Mapping[str, Row] = field(default_factory=dict)
     metrics: Mapping[str, Row] = field(default_factory=dict)

@@ -76,16 +76,12 @@ def hide_axes(ax: "Axes") -> None:
 
 
 class Tile(NamedTuple):
-    """A square image of a grid."""
+    """A square image of a grid, with a text below in a colour; if it is missing, `why` takes its place."""
 
     image: np.ndarray | None
-    """as `imshow` takes it; None if it is missing"""
     below: str = ""
-    """text below the image"""
     colour: str = MUTED
-    """colour of that text"""
     why: str = "–"
-    """text in place of a missing image"""
 
 
 def tile_grid(

@@ -127,14 +127,9 @@ def dictionary_path(table: Path) -> Path:
 
 
 def write_table(study: Study, path: Path) -> int:
-    """Write the tidy table of a study, and its data dictionary `<name>.dictionary.csv` in the same folder.
+    """Write the tidy table of a study, and its data dictionary next to it; return the number of rows.
 
-    Returns:
-        The number of rows.
-
-    Raises:
-        ExtraError: pyarrow is not installed.
-        RunError: the folder is not writable.
+    An `ExtraError` if pyarrow is not installed; a `RunError` if the folder is not writable.
     """
     numbers = count()
     # `zip` takes a number only after a row, so that the next number is the count of rows

@@ -69,18 +69,10 @@ class TableOptions:
 
 
 def read_table(paths: Sequence[Path], options: TableOptions) -> Study:
-    """Read tables of scores as one study, ready for `findings.find`.
+    """Read tables of scores, see `score_files.read_scores`, together as one study, ready for `findings.find`.
 
-    Args:
-        paths: at least one file, see `score_files.read_scores`; their rows are taken together.
-        options: options that complete the tables.
-
-    Returns:
-        A study; each question has the name of its metric, followed by the arm where several are compared.
-
-    Raises:
-        TableError: a table cannot be read or judged.
-        ConfigError: an option has an unknown name, or something is neither given nor known.
+    Each question has the name of its metric, followed by the arm where several are compared. A `TableError` if a table
+    cannot be read or judged; a `ConfigError` if an option has an unknown name, or something is neither given nor known.
     """
     wanted = dict.fromkeys([*options.metrics, *options.better, *options.sesoi, *_KNOWN_METRICS])
     rows = read_score_rows(paths, list(wanted), options.arm_column, options.seed_column)

@@ -52,7 +52,6 @@ class PageTable:
     of_questions: bool = False
     """whether questions without numbers have a row of dashes"""
     kind: str = ""
-    """CSS class on the page"""
 
     def text(self, findings: Findings) -> Table:
         """Return the table as text, header first."""

@@ -38,11 +38,9 @@ class LoggedNumber(NamedTuple):
     """A value of a metric at one time."""
 
     metric: str
-    """such as `validation/ab_l1`"""
     step: int
     """epoch over all phases, from 1; for `diagnostics/...` the training step, from 0"""
     seconds: float
-    """training time until then"""
     value: float
 
     @property
@@ -54,15 +52,12 @@ class LoggedRun(NamedTuple):
     """The data of a run that trackers store."""
 
     name: str
-    """arm and folder, such as `multi/seed-0-1a2b3c4d`"""
     study: str
     """name of the study, or of the folder around the arm's folder"""
     tags: Mapping[str, str]
-    """arm, seed, state, split, and the plan's hash"""
     parameters: Mapping[str, Scalar]
     """all settings, with names such as `colour.width`"""
     points: tuple[LoggedNumber, ...]
-    """the log, in its order"""
     scores: Mapping[str, float]
     """final scores by metric; empty before the run has ended"""
     began: float
@@ -89,12 +84,7 @@ class LoggedRun(NamedTuple):
 
 
 def read_logged(path: Path) -> list[LoggedRun]:
-    """Read the run in a folder, or all runs of a study's folder that have begun.
-
-    Raises:
-        RunError: there is no run, or another version wrote it.
-        DamagedError: a log is damaged.
-    """
+    """Read the run in a folder, or all runs of a study's folder that have begun; a `RunError` if there is none."""
     files = sorted(path.glob("*/seed-*/config.json"))
     below = [file.parent for file in files if file.parent.parent.name not in RESERVED]
     runs = [_read(folder) for folder in ([path] if (path / "config.json").exists() else below)]
@@ -170,17 +160,11 @@ class Logged(NamedTuple):
 
 
 def log_runs(tracker: str, runs: Sequence[LoggedRun], out: Path, project: str | None = None) -> Logged:
-    """Log the runs that are not up to date.
+    """Log the runs of one study or several that are not up to date with a tracker of `TRACKERS`.
 
-    Args:
-        tracker: a key of `TRACKERS`.
-        runs: runs of one study or several.
-        out: folder for the tracker's files on this machine.
-        project: project or experiment; the study's name if None.
-
-    Raises:
-        ImportError: the tracker's package is not installed.
-        RunError: the folder has files of another origin, or the tracker does not answer.
+    Its files on this machine go into the folder `out`; without a project (or experiment), each run goes into that of
+    its study's name. An `ImportError` if the tracker's package is not installed; a `RunError` if the folder has files
+    of another origin, or the tracker does not answer.
     """
     opened = TRACKERS[tracker](out, project)
     result = Logged([], [], opened.see)

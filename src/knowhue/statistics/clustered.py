@@ -23,7 +23,6 @@ class ClusteredMean(NamedTuple):
     error: float
     """its standard error; infinite where there are too few values or clusters"""
     freedom: int
-    """degrees of freedom of Student's t"""
 
     def interval(self, level: float) -> Interval | None:
         """Return Student's t interval; None where the error is infinite."""
@@ -57,9 +56,6 @@ def clustered_mean(
         clusters: (N,), the cluster of each value; empty if the values are independent.
         binary: whether the values are differences of answers that are right or wrong; the variance then counts two
             more changing images, see `crossed.variance_of_two_more`.
-
-    Raises:
-        ValueError: `values` is empty, of another shape or not finite.
 
     >>> [round(end, 3) for end in clustered_mean([1.0, 3.0] * 10).interval(0.95)]
     [1.52, 2.48]

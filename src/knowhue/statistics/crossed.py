@@ -27,9 +27,7 @@ class Crossed(NamedTuple):
     estimate: float
     """mean over seeds and images, multi minus single"""
     seeds: int
-    """number of seeds"""
     images: int
-    """number of images"""
     over_seeds: Part
     """variance of the estimate with the images held fixed"""
     over_images: Part
@@ -83,9 +81,6 @@ def crossed(differences: ArrayLike, groups: ArrayLike | None = None, binary: boo
 
     Returns:
         None with fewer than 2 seeds, fewer than 2 images in any class, or a missing score.
-
-    Raises:
-        ValueError: the shapes do not match.
 
     >>> scores = np.add.outer([0.1, 0.2, 0.3], [0.0, 0.1, 0.2, 0.3])
     >>> [round(end, 3) for end in crossed(scores).interval(0.95)]

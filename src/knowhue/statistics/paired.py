@@ -1,8 +1,8 @@
 """Paired differences, multi-task minus single-task, one per seed: intervals, tests, effect sizes, multiple testing.
 
-Most functions take only `differences`, (seeds,), in the metric's own unit; they raise `ValueError` if these are not
-finite or of another shape. If all differences are equal there is no spread: a function that needs one returns None,
-and one whose result has a limit returns the limit.
+Most functions take only `differences`, (seeds,), in the metric's own unit. All raise `ValueError` for arguments that
+are not finite, of another shape or out of range. If all differences are equal there is no spread: a function that needs
+one returns None, and one whose result has a limit returns the limit.
 """
 
 import math
@@ -177,9 +177,6 @@ def hedges_dz(differences: Differences) -> float | None:
 def wilson_interval(count: int, of: int) -> Interval:
     """Return the score interval of a proportion (Wilson 1927).
 
-    Raises:
-        ValueError: `of` is 0, or `count` is outside of 0..of.
-
     >>> [round(end, 3) for end in wilson_interval(7, 10)]
     [0.397, 0.892]
     """
@@ -203,9 +200,6 @@ def wins(differences: Differences, lower_is_better: bool) -> Share:
 def sided_share(differences: Differences, margin: float, lower_is_better: bool) -> Share:
     """Count the seeds with which multi-task is worse by more than a margin (negative transfer).
 
-    Raises:
-        ValueError: there is no seed, or the margin is negative.
-
     >>> sided_share([0.2, 0.0, 0.83 - 0.93, -0.4], margin=0.1, lower_is_better=False)[:3]
     (1, 4, 0.25)
     """
@@ -223,10 +217,7 @@ def flips(before: ArrayLike, after: ArrayLike) -> tuple[NDArray[np.float64], NDA
     """Return by seed the share of images that became wrong and the share that became right, each (seeds,).
 
     Their difference is the change of accuracy, in which they cancel. Both arguments are (seeds, images), 1 where
-    the class is right.
-
-    Raises:
-        ValueError: the shapes differ or are empty, or a value is neither 0 nor 1.
+    the class is right and else 0.
 
     >>> [share.tolist() for share in flips([[1, 1, 0, 0]], [[0, 1, 1, 1]])]
     [[0.25], [0.5]]
@@ -260,11 +251,8 @@ class McNemar(NamedTuple):
 def mcnemar(first: ArrayLike, second: ArrayLike) -> McNemar:
     """Return McNemar's (1947) exact test of two models' answers on the same images.
 
-    It is the binomial test on the images where they differ. Both arguments are (images,), 1 where right. Images count
-    as independent; `clustered_mean` allows for clusters.
-
-    Raises:
-        ValueError: the shapes differ or are empty, or a value is neither 0 nor 1.
+    It is the binomial test on the images where they differ. Both arguments are (images,), 1 where right and else 0.
+    Images count as independent; `clustered_mean` allows for clusters.
 
     >>> mcnemar([1, 1, 1, 1, 1, 1, 0], [0, 0, 0, 0, 0, 0, 0])
     McNemar(only_first=6, only_second=0, p=0.03125)
