@@ -230,6 +230,10 @@ def test_a_damaged_output_is_said_and_made_anew_if_wanted(source: Path, tmp_path
     assert any("1 coloured image found changed or damaged, and kept (" in note for note in kept.notes)
     assert colour(source, out, overwrite=True).made == 1
     assert contents(out) == before
+    for name in before:
+        (out / name).write_bytes(b"damaged")
+    (note,) = colour(source, out).notes
+    assert "(a.png, b.png, deep/a.png and 1 more)" in note
 
 
 def test_hints_count_for_their_image_alone_and_when_they_change_it_is_done_again(
