@@ -7,8 +7,8 @@ finished are not read again. Then copies are found, splits are drawn, and the im
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
-from itertools import chain, zip_longest
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -125,14 +125,15 @@ def prepare(
         key = fingerprint([PREPARED_VERSION, read, images.model_dump(mode="json"), stamps])
         with locked(folder.parent, "prepare"):
             # checked under the lock, because another process may just have prepared the same images
-            if not _is_prepared(folder, key, report):
+            prepared = _reuse(folder, key, report)
+            if prepared is None:
                 _prepare(listing, images, folder, key, report, share_out)
     summary = read_summary(folder)
     for sentence in (*unused, *checks.similar_names(summary["classes"])):
         report({"stage": "note", "text": sentence})
     if sentence := left_out_sentence(summary):
         report({"stage": "note", "text": f"{sentence}; see {folder.name}/{MANIFEST}"})
-    return _open(folder, summary)  # its files were just checked or written
+    return prepared or _open(folder, summary, thorough=False)  # its files were just written
 
 
 def load_prepared(
@@ -148,33 +149,54 @@ def load_prepared(
     Raises:
         RunError: the folder holds no prepared images, or a file was changed or damaged.
     """
-    summary = read_summary(folder)
-    if damage := find_damage(folder, summary, thorough):
+    try:
+        return replace(_open(folder, read_summary(folder), thorough), evaluated_on=evaluated_on)
+    except _ChangedError as change:
         raise RunError(
-            f"{damage} since the images were prepared. Delete `{folder}` and run the study again, which prepares them "
+            f"{change} since the images were prepared. Delete `{folder}` and run the study again, which prepares them "
             "again. To leave an image out, remove it from the source, and name another folder."
-        )
-    return _open(folder, summary, evaluated_on)
+        ) from None
 
 
-def _open(
-    folder: Path, summary: Mapping[str, Any], evaluated_on: Literal["auto", "validation"] = "auto"
-) -> Prepared:
+class _ChangedError(RunError):
+    """A prepared file was changed, removed or damaged; the message is the beginning of a sentence."""
+
+
+def _open(folder: Path, summary: Mapping[str, Any], thorough: bool = True) -> Prepared:
+    """As `load_prepared`, but raises `_ChangedError`."""
+    manifest, *arrays = (
+        folder / name for name in (MANIFEST, *sorted(summary["checksums"].keys() - {MANIFEST}))
+    )
+    for path in (manifest, *arrays):
+        if not path.is_file():
+            raise _ChangedError(f"`{path}` was removed")
+        # the manifest is small, and always checked
+        if (thorough or path == manifest) and file_digest(path) != summary["checksums"].get(path.name):
+            raise _ChangedError(f"`{path}` was changed or damaged")
     number = {name: i for i, name in enumerate(summary["classes"])}
-    split_number = {name: i for i, name in enumerate(SPLITS)}
     label, split, paths = [], bytearray(), []
-    for row in kept_rows(folder):
+
+    def collect(row: ManifestRow) -> ManifestRow:
         label.append(number.get(row["label"], -1))
-        split.append(split_number[row["split"]])
+        split.append(SPLITS.index(row["split"]))
         paths.append(row["path"])
+        return row
+
+    try:
+        rgb = open_shards(arrays)
+        # in one pass, because a million rows take seconds; missing, additional and moved rows change the digest
+        is_whole = _digest(map(collect, kept_rows(folder))) == summary["fingerprint"]
+    except (RunError, KeyError, ValueError):
+        raise _ChangedError(f"`{manifest}` or `{arrays[0]}` was changed or damaged") from None
+    if not is_whole or len(label) != len(rgb):
+        raise _ChangedError(f"`{manifest}` was changed")
     return Prepared(
         classes=tuple(summary["classes"]),
-        rgb=open_shards([folder / name for name in _arrays(summary)]),
+        rgb=rgb,
         label=np.array(label, dtype=np.int64),
         split=np.array(SPLITS)[np.frombuffer(split, np.uint8)],
         paths=tuple(paths),
         fingerprint=summary["fingerprint"],
-        evaluated_on=evaluated_on,
     )
 
 
@@ -195,38 +217,9 @@ def read_summary(folder: Path) -> dict[str, Any]:
     return summary
 
 
-def _arrays(summary: Mapping[str, Any]) -> list[str]:
-    return sorted(name for name in summary["checksums"] if name != MANIFEST)
-
-
 def kept_rows(folder: Path) -> Iterator[ManifestRow]:
     """The manifest's rows of images that are used, in the order of the array."""
     return (row for row in iterate_csv(folder / MANIFEST) if row["status"] == "kept")
-
-
-def find_damage(folder: Path, summary: dict[str, Any], thorough: bool = True) -> str:
-    """Name a file that was changed, as the beginning of a sentence; empty if all are unchanged.
-
-    Also checks that the manifest matches the array, because a missing row would shift all later labels.
-    """
-    arrays = _arrays(summary)
-    for name in (MANIFEST, *arrays):
-        path = folder / name
-        if not path.is_file():
-            return f"`{path}` was removed"
-        # the manifest is small, and always checked
-        if (thorough or name == MANIFEST) and file_digest(path) != summary["checksums"].get(name):
-            return f"`{path}` was changed or damaged"
-    try:
-        count = len(open_shards([folder / name for name in arrays]))
-        # in one pass, because a million rows take seconds; missing, additional and moved rows change the digest
-        stray: Any = dict.fromkeys(("index", "sha256", "label", "split"), "")
-        pairs = zip_longest(kept_rows(folder), range(count), fillvalue=stray)
-        rows = (row if row["index"] == str(number) else stray for row, number in pairs)
-        is_whole = _digest(rows) == summary["fingerprint"]
-    except (RunError, KeyError):
-        return f"`{folder / MANIFEST}` or `{folder / arrays[0]}` was changed or damaged"
-    return "" if is_whole else f"`{folder / MANIFEST}` was changed"
 
 
 def _digest(kept: Iterator[ManifestRow]) -> str:
@@ -276,16 +269,16 @@ def left_out_sentence(summary: dict[str, Any]) -> str:
     return "; ".join(parts)
 
 
-def _is_prepared(folder: Path, key: str, report: Report) -> bool:
+def _reuse(folder: Path, key: str, report: Report) -> Prepared | None:
+    """The images that were prepared with this key, if they are unchanged."""
     try:
         summary = read_summary(folder)
-    except RunError:
-        return False
-    if summary["key"] != key:
-        return False
-    if damage := find_damage(folder, summary):
-        report({"stage": "note", "text": f"{damage} since the images were prepared: they are prepared again"})
-    return not damage
+        return _open(folder, summary) if summary["key"] == key else None
+    except _ChangedError as change:
+        report({"stage": "note", "text": f"{change} since the images were prepared: they are prepared again"})
+    except RunError:  # there are none, or of another version
+        pass
+    return None
 
 
 def _prepare(
