@@ -14,7 +14,7 @@ from xml.parsers.expat import ExpatError
 from knowhue import __version__
 from knowhue.errors import few, shown
 from knowhue.images.containers import LONGEST_KEYWORD
-from knowhue.images.image import COMMENT, ComputedBy, Origin, Texts
+from knowhue.images.image import COMMENT, ComputedBy, Image, Texts
 from knowhue.images.tiff import GEOGRAPHY, exif_without_thumbnail
 
 Fields = dict[str, bytes]
@@ -32,19 +32,17 @@ _PHOTOSHOP = b"Photoshop 3.0\0"
 _IPTC_BLOCK = b"8BIM\x04\x04\0\0"
 
 
-def keep_metadata(
-    origin: Origin, suffix: str, holds: Collection[str], height: int, width: int, called: str | None
-) -> tuple[Fields, Texts, list[str]]:
+def keep_metadata(image: Image, suffix: str, holds: Collection[str]) -> tuple[Fields, Texts, list[str]]:
     """Choose the metadata that still applies to an image and that its file format can hold.
 
     JPEG keeps IPTC (IPTC-IIM 4.2) within Photoshop's blocks, TIFF outside them; each is converted into the other.
     Orientation and size in XMP become those of the upright image. Thumbnails, and XMP on data that is not written, are
-    removed. If the colours are computed, XMP declares it, see `declare`. Notes name the format as it is `called`.
+    removed. If the colours are computed, XMP declares it, see `declare`.
 
     Returns:
         Metadata by libvips names, texts, and sentences on what is left out.
     """
-    found, lost = _still_valid(origin, height, width)
+    origin, (found, lost) = image.origin, _still_valid(image)
     if suffix == ".jpg":
         found = _for_jpeg(found)
     elif suffix == ".tif":
@@ -55,7 +53,7 @@ def keep_metadata(
     )
     unsupported = [_SUBJECTS[name] for name in found if name not in kept]
     unsupported += _text_subjects([key for key, _ in origin.texts if key not in dict(texts)])
-    lost += [f"{words} left out: {called or suffix} cannot hold that" for words in unsupported]
+    lost += [f"{words} left out: {suffix} cannot hold that" for words in unsupported]
     if suffix == ".jpg":
         sizes = [(_SUBJECTS[name], len(value)) for name, value in kept.items()]
         sizes += [(_COMMENTS, len(text.encode())) for _, text in texts]
@@ -81,16 +79,16 @@ def _text_subjects(keys: Collection[str]) -> list[str]:
     return words
 
 
-def _still_valid(origin: Origin, height: int, width: int) -> tuple[Fields, list[str]]:
+def _still_valid(image: Image) -> tuple[Fields, list[str]]:
     """Metadata without what no longer applies, and notes on removals that concern the user."""
-    found, notes = dict(origin.metadata), list[str]()
+    found, notes = dict(image.origin.metadata), list[str]()
     for name, value in found.items():
         if name == "exif-data":
             found[name] = exif_without_thumbnail(value)
         elif name in ("iptc-data", "photoshop-data"):
             found[name] = blocks_without_thumbnail(value)
         elif name == "xmp-data":
-            found[name], notes = _clean_xmp(value, height, width, origin.computed_by)
+            found[name], notes = _clean_xmp(value, image)
     return {name: value for name, value in found.items() if value}, notes
 
 
@@ -178,15 +176,14 @@ def blocks_without_thumbnail(blocks: bytes) -> bytes:
     return b"".join([*kept, blocks[place:]])
 
 
-def _clean_xmp(
-    xmp: bytes, height: int, width: int, computed_by: ComputedBy | None
-) -> tuple[bytes, list[str]]:
+def _clean_xmp(xmp: bytes, image: Image) -> tuple[bytes, list[str]]:
     """XMP (ISO 16684-1) without properties on data that is not in the file, and notes on removals and failures.
 
     Orientation and size are set to those of the upright image. If there is nothing else to remove or declare, the
     packet stays the same byte for byte. XMP that cannot be parsed declares nothing; it is dropped if it mentions a
     namespace whose properties would all be removed.
     """
+    (height, width), computed_by = image.pixels.shape[:2], image.origin.computed_by
     numbers = {b"tiff:Orientation": 1}
     numbers |= dict.fromkeys((b"tiff:ImageWidth", b"exif:PixelXDimension"), width)
     numbers |= dict.fromkeys((b"tiff:ImageLength", b"exif:PixelYDimension"), height)

@@ -119,18 +119,16 @@ def encode_image(image: Image, suffix: str, quality: int | None = None) -> bytes
     return encode_with_notes(image, suffix, quality)[0]
 
 
-def encode_with_notes(
-    image: Image, suffix: str, quality: int | None = None, called: str | None = None
-) -> tuple[bytes, list[str]]:
-    """The bytes of an image file, and sentences on what it cannot hold, which name the format as it is `called`."""
+def encode_with_notes(image: Image, suffix: str, quality: int | None = None) -> tuple[bytes, list[str]]:
+    """The bytes of an image file, and sentences on what it cannot hold."""
     kind = kind_of(suffix, image)
     if quality is not None and not 1 <= quality <= 100:
         raise ConfigError(
             f"`quality` should be from 1 to 100. Found `quality = {quality}`. 95 is visually lossless."
         )
     output, notes = _convert(image, kind)
-    origin, (height, width) = image.origin, image.pixels.shape[:2]
-    kept, texts, lost = keep_metadata(origin, kind.suffix, kind.metadata, height, width, called)
+    origin = image.origin
+    kept, texts, lost = keep_metadata(image, kind.suffix, kind.metadata)
     written_here = {name: kept.pop(name) for name in _WRITTEN_HERE.get(kind.suffix, ()) if name in kept}
     for name, value in kept.items():
         set_field(output, name, value)
@@ -277,7 +275,8 @@ def encode_layers(gray: Image, coloured: Image) -> tuple[bytes, list[str]]:
 
 def _png(image: Image) -> tuple[bytes, list[str]]:
     in_srgb = image._replace(origin=image.origin._replace(profile=srgb_profile()))
-    return encode_with_notes(in_srgb, ".png", called=f"a layer of {OPENRASTER}, a PNG,")
+    data, notes = encode_with_notes(in_srgb, ".png")
+    return data, [note.replace(".png cannot", f"a layer of {OPENRASTER}, a PNG, cannot") for note in notes]
 
 
 def _thumbnail(image: Image) -> bytes:
