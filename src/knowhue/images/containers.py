@@ -27,6 +27,8 @@ _MOST_BYTES = 1 << 24
 _MOST_COMMENTS = 256
 _MOST_SEGMENTS = 1 << 18
 """Most JPEG segments or GIF blocks to read. Real files have thousands; a malicious one can consist of tiny ones."""
+_NO_RESOLUTION = (1.0, 1.0)  # what libvips reports, and writes into EXIF, if a file has none
+_MOST_PIXELS_PER_MM = 1e6  # limit of libvips
 CREDENTIALS = "its content credentials (C2PA), which apply to the original alone, were left out"
 
 
@@ -58,10 +60,16 @@ class FileInfo:
             self.notes.append(note)
 
 
-def unitless_resolution(across: float, down: float) -> Resolution | None:
-    """The resolution of pixels whose aspect ratio alone is known: at least 72 per inch; None if they are square."""
-    base = 72 / 25.4 / min(across, down)
-    return (base * across, base * down) if across != down else None
+def resolution_of(across: float, down: float, unit_mm: float | None) -> Resolution | None:
+    """The resolution from pixels per unit; None if it is impossible, or libvips' default.
+
+    Without a unit, the aspect ratio alone is known: at least 72 per inch, or None for square pixels.
+    """
+    if not (across > 0 and down > 0) or (unit_mm is None and across == down):
+        return None
+    unit_mm = unit_mm or min(across, down) * 25.4 / 72
+    found = across / unit_mm, down / unit_mm
+    return found if found != _NO_RESOLUTION and max(found) < _MOST_PIXELS_PER_MM else None
 
 
 # JPEG
@@ -89,8 +97,8 @@ def jpeg_info(file: File) -> FileInfo:
             info.add_note(CREDENTIALS)
         elif kind == _JPEG_APP0 and body.startswith(_JFIF_START) and len(body) >= 12:
             unit, across, down = struct.unpack_from(">BHH", body, 7)
-            if unit == 0 and across and down:
-                info.pixels_per_mm = unitless_resolution(across, down)
+            if unit == 0:
+                info.pixels_per_mm = resolution_of(across, down, None)
     return info
 
 
@@ -157,10 +165,8 @@ def png_info(file: File) -> FileInfo:
     colours = _read_png(file, info)
     density = colours.get(b"pHYs", b"")
     if len(density) == 9:
-        across, down = (each / 1000 for each in struct.unpack(">2I", density[:8]))
-        if across and down:
-            is_absolute = density[8] == _METRE
-            info.pixels_per_mm = (across, down) if is_absolute else unitless_resolution(across, down)
+        across, down, unit = struct.unpack(">2IB", density)
+        info.pixels_per_mm = resolution_of(across, down, 1000 if unit == _METRE else None)
     frames = int.from_bytes(colours.get(b"acTL", b"")[:4], "big")
     if b"caBX" in colours:
         info.notes.append(CREDENTIALS)

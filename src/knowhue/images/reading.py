@@ -7,7 +7,6 @@ data; Pillow reads the formats that libvips does not.
 import importlib
 import importlib.util
 import io
-import math
 import os
 import re
 import sys
@@ -33,7 +32,7 @@ from knowhue.images.containers import (
     jpeg_info,
     png_info,
     read_deep_pnm,
-    unitless_resolution,
+    resolution_of,
 )
 from knowhue.images.image import FORMATS, Image, Origin, broken_link, recognise
 from knowhue.images.metadata import Fields, xmp_orientation
@@ -263,9 +262,7 @@ def _decode(file: File, kind: str, max_pixels: int) -> Decoded:
     info.profile = reported.profile or info.profile
     info.metadata = reported.metadata | info.metadata
     by_exif = exif_resolution(info.metadata.get("exif-data", b""))
-    given = (each for each in (info.pixels_per_mm, by_exif, reported.pixels_per_mm) if each)
-    possible = (each for each in given if each != _NO_RESOLUTION and max(each) < _MOST_PIXELS_PER_MM)
-    info.pixels_per_mm = next(possible, None)
+    info.pixels_per_mm = info.pixels_per_mm or by_exif or reported.pixels_per_mm
     info.notes = reported.notes + info.notes
     decoded.info = info
     decoded.orientation = _orientation(decoded.orientation, info.metadata, kind)
@@ -292,8 +289,6 @@ def _load(file: File, kind: str, page: PageChoice) -> VipsImage:
 
 
 _METADATA = ("exif-data", "xmp-data", "iptc-data", "photoshop-data")
-_NO_RESOLUTION = (1.0, 1.0)  # what libvips reports, and writes into EXIF, if a file has none
-_MOST_PIXELS_PER_MM = 1e6  # limit of libvips
 
 
 def _metadata_of(image: VipsImage) -> Fields:
@@ -321,10 +316,8 @@ def _decode_by_vips(file: File, kind: str, max_pixels: int) -> Decoded:
     decoded = Decoded(values, str(image.interpretation), bits, get_field(image, "orientation") or 0)
     info = decoded.info
     info.profile, info.metadata = get_field(image, "icc-profile-data"), _metadata_of(image)
-    if all(0 < each < math.inf for each in (image.xres, image.yres)):
-        has_unit = get_field(image, "resolution-unit") is not None  # otherwise it can be a default of libvips
-        resolution = image.xres, image.yres
-        info.pixels_per_mm = resolution if has_unit else unitless_resolution(*resolution)
+    has_unit = get_field(image, "resolution-unit") is not None  # otherwise it can be a default of libvips
+    info.pixels_per_mm = resolution_of(image.xres, image.yres, 1 if has_unit else None)
     decoded.alpha = page.alpha
     info.notes += page.notes
     if not page.notes and (pages := get_field(image, "n-pages") or 1) > 1:
@@ -376,9 +369,8 @@ def _pillow_decoded(image: Pillow.Image, deep: NDArray[Any] | None = None) -> De
     tags = getattr(image, "tag_v2", {})
     blocks = {"xmp-data": image.info.get("xmp")} | {name: tags.get(tag) for tag, name in _TIFF_BLOCKS.items()}
     info.metadata |= {name: value for name, value in blocks.items() if isinstance(value, bytes)}
-    dots = [float(value) / 25.4 for value in image.info.get("dpi", ())]
-    if len(dots) == 2 and min(dots) > 0:
-        info.pixels_per_mm = dots[0], dots[1]
+    across, down = map(float, image.info.get("dpi", (0, 0)))
+    info.pixels_per_mm = resolution_of(across, down, 25.4)
     return decoded
 
 

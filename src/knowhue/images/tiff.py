@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from knowhue.errors import ImageError, few
-from knowhue.images.containers import EXIF_HEAD, File, FileInfo, unitless_resolution
+from knowhue.images.containers import EXIF_HEAD, File, FileInfo, resolution_of
 from knowhue.images.image import Resolution
 
 _NEW_SUBFILE, _SUBFILE, _PHOTOMETRIC, _SUB_IFDS, _EXTRA_SAMPLES, _DNG_VERSION = 254, 255, 262, 330, 338, 50706
@@ -278,8 +278,7 @@ def exif_resolution(block: bytes) -> Resolution | None:
         return None
     across, down = terms[0] / terms[1], terms[2] / terms[3]
     unit, *_ = _numbers(entries, _RESOLUTION_UNIT) or [_INCH]
-    mm = {_INCH: 25.4, _CENTIMETRE: 10}.get(unit)
-    return unitless_resolution(across, down) if mm is None else (across / mm, down / mm)
+    return resolution_of(across, down, {_INCH: 25.4, _CENTIMETRE: 10}.get(unit))
 
 
 def exif_without_thumbnail(block: bytes) -> bytes:
