@@ -11,7 +11,7 @@ from PIL import Image
 
 from knowhue.config import Images
 from knowhue.errors import ConfigError, ExtraError, ImageError, did_you_mean, shown
-from knowhue.images.image import other_type, to_rgb8
+from knowhue.images.image import counts_in_words, other_type, to_rgb8
 from knowhue.images.reading import read_image
 from knowhue.runs import path_hint
 from knowhue.storage import expand_user
@@ -121,6 +121,12 @@ def remedies_for(reasons: Iterable[str]) -> str:
         if other_type(suffix) in found:
             named[remedy].append(suffix)
     return "".join(f"; {remedy.format(', '.join(suffixes))}" for remedy, suffixes in named.items())
+
+
+def found_instead(reasons: Iterable[str]) -> str:
+    """The rest of a sentence on missing images: what was found instead, by the reasons why it was skipped."""
+    found = list(reasons)
+    return f", but {counts_in_words(found)}{remedies_for(found)}" if found else ""
 
 
 def file_stamp(path: Path) -> str:

@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 
 from knowhue.config import Images
 from knowhue.data.archives import duplicate_name_error
-from knowhue.data.items import SPLITS, TRAIN_ONLY, ImageSource, SourceItem, remedies_for
+from knowhue.data.items import SPLITS, TRAIN_ONLY, ImageSource, SourceItem, found_instead
 from knowhue.data.sources import SOURCES
 from knowhue.errors import ImageError, WeightsError
-from knowhue.images.image import counts_in_words
 from knowhue.settings_text import plain_name
 from knowhue.temporary import tables_on_disk
 
@@ -185,8 +184,7 @@ def open_listing(images: Images) -> Iterator[ImageListing]:
     with tables_on_disk() as tables:
         listing = ImageListing(SOURCES[images.source](images), tables)
         if not len(listing):
-            skipped = Counter(listing.skipped())
-            others = f", but {counts_in_words(skipped.elements())}{remedies_for(skipped)}" if skipped else ""
+            others = found_instead(Counter(listing.skipped()).elements())
             where = _LOOKED_IN.get(images.source, "<class>/, or in train/<class>/ and val/<class>/")
             raise ImageError(
                 f"{images.path}: no images in {where}{others}; check the path, or "

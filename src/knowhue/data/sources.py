@@ -1,7 +1,7 @@
 """Sources of images: class folders, ImageNet, Hugging Face datasets, archives, and the built-in scenes."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,14 +17,14 @@ from knowhue.data.items import (
     ImageSource,
     SourceItem,
     file_stamp,
+    found_instead,
     parse_label,
     read_training_image,
-    remedies_for,
     require_columns,
     source_root,
 )
 from knowhue.errors import ConfigError, ImageError, needing
-from knowhue.images.image import LINK_LOOP, counts_in_words, walk, why_hidden
+from knowhue.images.image import LINK_LOOP, walk, why_hidden
 from knowhue.plan import RESERVED
 from knowhue.presets import ARMS
 from knowhue.storage import expand_user, real_path
@@ -133,29 +133,24 @@ def _refuse_split_within(root: Path, folders: tuple[str, ...]) -> None:
         )
 
 
-def _require_images(root: Path, home: str, skipped: Mapping[str, Mapping[str, int]]) -> None:
+def _require_images(root: Path, home: str, skipped: Mapping[str, Counter[str]]) -> None:
     """Refuse split and class folders without images, so that none disappears unnoticed."""
-    if home and not skipped.get(home, {}).get(""):
-        instead = _instead(Counter(skipped.get(home, {})).elements())
+    if home and not skipped[home][""]:
         alone = "" if home == "train" else f", or name {root / 'train'} alone, which is then split"
+        found = found_instead(skipped[home].elements())
         raise ImageError(
-            f"{root / home}: no images in this split{instead}; put them into {home}/<class>/{alone}"
+            f"{root / home}: no images in this split{found}; put them into {home}/<class>/{alone}"
         )
     for folder in sorted((root / home).iterdir()):
         is_folder = folder.is_dir() or (folder.is_symlink() and not folder.exists() and not folder.suffix)
         if folder.name == UNLABELLED or not is_folder or why_hidden(folder.name):
             continue
-        inside = Counter(skipped.get(folder.relative_to(root).as_posix(), {}))
+        inside = skipped[folder.relative_to(root).as_posix()]
         if not inside[""] and inside != {LINK_LOOP: 1}:
+            found = found_instead(inside.elements())
             raise ImageError(
-                f"{folder}: no images in this class{_instead(inside.elements())}; put some there, or remove the folder"
+                f"{folder}: no images in this class{found}; put some there, or remove the folder"
             )
-
-
-def _instead(skipped: Iterable[str]) -> str:
-    """The rest of a sentence on missing images: what was found instead."""
-    reasons = list(skipped)
-    return f", but {counts_in_words(reasons)}{remedies_for(reasons)}" if reasons else ""
 
 
 class ImageNet:
@@ -186,9 +181,10 @@ class ImageNet:
             for home, split in ((train, "train"), *given):
                 files = sorted(walk(home / word)) if (home / word).is_dir() else []
                 if all(skipped for _, skipped in files):
+                    found = found_instead(skipped for _, skipped in files)
                     raise ImageError(
-                        f"{home / word}: no images of {name}{_instead([skipped for _, skipped in files])}; unpack that "
-                        "class there, or change its id in `images.wordnet_ids`"
+                        f"{home / word}: no images of {name}{found}; unpack that class there, or change its id in "
+                        "`images.wordnet_ids`"
                     )
                 for path, skipped in files:
                     file = path.relative_to(root).as_posix()
