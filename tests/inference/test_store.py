@@ -143,14 +143,8 @@ def test_every_twentieth_request_may_be_refused(monkeypatch):
             "Cannot use `https://s3.us-east-1.amazonaws.com/none/photos`: The specified bucket does not exist",
         ),
         *(
-            (url, f"`{url}` should be the path of the folder, such as /photos, without `file://`.")
-            for url in (
-                "file:///photos",
-                "file://photos/1920",
-                "FILE:///photos/a#b",
-                "file:///photos?x",
-                "file://",
-            )
+            (url, f"`{url}` should name a folder of this machine, such as file:///photos")
+            for url in ("file://photos/1920", "file:///photos/a#b", "file:///photos?x", "file://")
         ),
         ("foo://bucket", "`foo://bucket` should name a store such as s3://bucket/photos"),
         (

@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 from uuid import uuid4
 
 from knowhue.errors import ImageError, RunError, needing, system_reason
@@ -272,8 +274,19 @@ def open_store(name: str) -> Store:
     if not is_url(name):
         return FolderStore(Path(name))
     if name.lower().startswith("file:"):
-        raise RunError(f"`{name}` should be the path of the folder, such as /photos, without `file://`.")
+        return FolderStore(_folder_of(name))
     return ObjectStore(name.rstrip("/"))
+
+
+def _folder_of(url: str) -> Path:
+    parts = urlsplit(url)
+    # `file://name` names a host, and `#` ends a path: outputs would silently go elsewhere
+    if parts.netloc not in ("", "localhost") or not parts.path or parts.query or parts.fragment:
+        raise RunError(
+            f"`{url}` should name a folder of this machine, such as file:///photos. Leave out `file://`, or write "
+            "three slashes."
+        )
+    return Path(url2pathname(parts.path))
 
 
 def _is_alive(pid: int) -> bool:
