@@ -16,11 +16,9 @@ how it learns and rounds.
 def add_small_encoder() -> None:
     """Register the encoder in this process, after tests are collected, because some run over all encoders."""
     from knowhue import config
-    from knowhue.models.encoder import BACKBONES, Backbone
 
     if SMALL_ENCODER not in config.ENCODERS:
         config.ENCODERS += (SMALL_ENCODER,)
-    BACKBONES[SMALL_ENCODER] = Backbone()
 
 
 def begin_worker(*arguments: object, digests: Mapping[Any, str] = {}) -> None:

