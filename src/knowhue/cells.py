@@ -122,7 +122,6 @@ class CellStep(NamedTuple):
 
     kind: Literal["head", "gate", "arm"]
     name: str
-    """task or arm"""
     config: Config
     cell: tuple[str, int]
     """arm and seed; for a head, those of the first arm that needs it"""
@@ -255,8 +254,7 @@ def cell_jobs(
     return jobs
 
 
-_workspaces: dict[Path, Workspace] = {}
-"""Workspaces of this worker process by study folder, opened by its first job."""
+_workspaces: dict[Path, Workspace] = {}  # of this worker process, by study folder
 
 
 def worker_task(work: Workspace, plan: Plan, executor: Executor) -> Callable[[_Work], None]:

@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-MOST_LINES = 8
-"""Largest number of problems that one error lists."""
+MOST_LINES = 8  # largest number of problems that one error lists
 _Problem = TypeVar("_Problem")
 _HYPHEN_OF_A_NUMBER = re.compile(r"(?<![^\s\[(])-(?=\.?\d)")
 

@@ -28,12 +28,9 @@ from knowhue.storage import from_json, require_writable_folder, write_error, wri
 LOCK = ".lock"
 REPORT_LOCK = ".report.lock"
 """Lock of the report only, because a report can be made while its study runs."""
-REPORT_S = 60.0
-"""Seconds to wait for another report of the same study."""
-QUIET_S = 5.0
-"""Seconds of waiting for a folder before a note says so."""
-HEARTBEAT_S = 20.0
-"""Seconds between heartbeats of a process that works on a part of a study."""
+REPORT_S = 60.0  # seconds to wait for another report of the same study
+QUIET_S = 5.0  # seconds of waiting for a folder before a note says so
+HEARTBEAT_S = 20.0  # seconds between heartbeats of a process that works on a part of a study
 _PART_WAIT_S = 30 * 24 * 3600.0  # practically for ever: a month
 _NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 _PART_LOCKS = ("*/seed-*/.lock", "heads/*/seed-*/.lock", "gate/.seed-*.lock")

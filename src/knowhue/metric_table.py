@@ -114,6 +114,5 @@ SET_DISTANCES = tuple(name for name, each in METRICS.items() if each.unit == "di
 """Distances between whole sets of images: reported with other real images, and tested only if a question asks."""
 LOWER_IS_BETTER = tuple(name for name, each in METRICS.items() if each.better == "lower")
 SHARES = tuple(name for name, each in METRICS.items() if each.unit == "share")
-"""Metrics from 0 to 1."""
 NEVER_NEGATIVE = tuple(name for each in METRIC_NAMES.values() for name in each if name in LOWER_IS_BETTER)
 """Metrics of questions that are errors or losses: their best value is 0."""

@@ -44,8 +44,7 @@ SET_ASIDE = "set-aside"
 RESERVED = ("images", "features", "heads", "gate", SET_ASIDE)
 CLOCK = "-clock"
 """Suffix of a comparison's arms that are trained for equal wall-clock time."""
-_SHARED = attrgetter("images", "training.precision", "evaluation.split")
-"""Settings that must be equal in all arms."""
+_SHARED = attrgetter("images", "training.precision", "evaluation.split")  # settings equal in all arms
 _ARM_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,59}")
 
 
@@ -378,7 +377,6 @@ class Cell(NamedTuple):
     epochs: int
     """epochs that are done; on the frozen encoder, the mean over its heads"""
     of: int
-    """epochs in total"""
     seconds: float
     """time of this cell's own fine-tuning and evaluation so far"""
 

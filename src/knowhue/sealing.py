@@ -71,7 +71,6 @@ class CheckResult(NamedTuple):
     about: Sequence[str]
     """lines that identify the file and the study by their SHA-256"""
     files: int
-    """number of files in it"""
     numbers: int
     """number of values in its results and scores that were computed again"""
     problems: Sequence[str]

@@ -20,8 +20,7 @@ from knowhue.storage import from_json
 MAX_YAML_BYTES = 1 << 20
 MAX_VALUES, MAX_DEPTH, MAX_BITS = 10_000, 20, 64
 _NOT_DECIMAL = re.compile(r"[-+]?0[0-9a-zA-Z]+$")
-_SEPARATORS = re.compile(r"[,.'’_\s%]")
-"""Signs that people write between digits or after a number."""
+_SEPARATORS = re.compile(r"[,.'’_\s%]")  # signs that people write between digits or after a number
 _Number = TypeVar("_Number", int, float)
 _TYPE_NAMES = {
     "int": "a whole number",

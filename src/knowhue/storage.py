@@ -38,16 +38,12 @@ SEAL = "sha256"
 """Key of a JSON file's own checksum, which readers remove."""
 RUN_FILES = ("status.json", "study.json")
 """Files that mark the folder of a run or a study, whose files are never replaced."""
-_NAMES = "names of arrays"
-"""Key of the list of arrays in a .npz file, which readers remove."""
+_NAMES = "names of arrays"  # key of the list of arrays in a .npz file, which readers remove
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
-DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-"""errno values that mean the disk or the quota is full."""
-_PATH_ERRNOS = {errno.ENOENT, errno.ENAMETOOLONG}
-"""errno values that only another name or folder can fix."""
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # errno values that mean the disk or the quota is full
+_PATH_ERRNOS = {errno.ENOENT, errno.ENAMETOOLONG}  # errno values that only another name or folder can fix
 _DISK_ERRNOS = DISK_FULL | {errno.EIO, errno.EROFS}
-_ARRAY_ERRORS = (Exception,)
-"""Damaged bytes make zipfile, zlib and numpy raise many kinds of exceptions."""
+_ARRAY_ERRORS = (Exception,)  # damaged bytes make zipfile, zlib and numpy raise many kinds of exceptions
 _MAX_NAME_BYTES, _MAX_STEM_BYTES = 255, 220
 _KINDS = {
     "a git-LFS pointer in place of the file, which `git lfs pull` fetches": (b"version https://git-lfs.",),

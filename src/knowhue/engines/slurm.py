@@ -28,8 +28,7 @@ FOLDER = ".slurm"
 """Subfolder of the study or archive for the input and output of Slurm jobs."""
 LOST_S = 60.0
 """Seconds to wait for the result of a job that has left the queue, because network drives are slow."""
-_CANCEL_S = 60.0
-"""Seconds to wait for cancelled jobs to end."""
+_CANCEL_S = 60.0  # seconds to wait for cancelled jobs to end
 _SUBMIT_LIMIT = re.compile(r"(Max|Grp)Submit")  # QOSMaxSubmitJobPerUserLimit, AssocGrpSubmitJobsLimit, ...
 _COMMANDS = ("sbatch", "squeue", "scancel", "scontrol", "srun")
 

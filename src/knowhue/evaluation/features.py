@@ -221,12 +221,9 @@ DISTANCES: dict[str, Distance] = {
     "fid": Distance("inception", frechet),
     "kid": Distance("inception", kernel_distance),
 }
-ENOUGH = 2048
-"""Number of images below which a Frechet distance in thousands of dimensions is mostly bias."""
-_BLOCK = 1024
-"""Rows of a block of `kernel_sum`."""
-_ROWS = 4096
-"""Rows of a chunk of `triangle`."""
+ENOUGH = 2048  # number of images below which a Frechet distance in thousands of dimensions is mostly bias
+_BLOCK = 1024  # rows of a block of `kernel_sum`
+_ROWS = 4096  # rows of a chunk of `triangle`
 
 
 def measure_distances(
@@ -285,12 +282,10 @@ def kernel_sum(x: Features, y: Features) -> float:
 
 
 LPIPS = "lpips_alex"
-"""Name of the metric and of its column."""
 LPIPS_TITLE = "LPIPS, AlexNet"
 SMALLEST_PX = 64
 """Side in pixels on which LPIPS was trained; smaller images are enlarged to it."""
-_PIXELS = 2**18
-"""Pixels per pass, of which the first layer makes 64 channels for both images."""
+_PIXELS = 2**18  # pixels per pass, of which the first layer makes 64 channels for both images
 
 
 def describe_lpips(

@@ -105,8 +105,7 @@ def recognised(probe: Probe, features: Features, labels: Labels) -> dict[str, An
     return {"accuracy": float(correct.mean()), "balanced_accuracy": balanced, "labelled": len(truth)}
 
 
-LIKELIEST = 5
-"""Number of most likely outputs that a classifier returns."""
+LIKELIEST = 5  # number of most likely outputs that a classifier returns
 _PREFIX = "timm:"
 _FORMS = "timm:NAME, timm:NAME=FILE with its .safetensors or .pth file, or timm:NAME=package"
 
@@ -121,7 +120,6 @@ class ImageClassifier(NamedTuple):
     synsets: tuple[str, ...]
     """WordNet id of each output; empty unless the number of outputs is one of ImageNet's"""
     outputs: int
-    """number of outputs"""
     provenance: dict[str, Any]
     """identifies network, weights and input, and must be quoted with each number"""
 

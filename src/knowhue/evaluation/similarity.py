@@ -13,8 +13,7 @@ if TYPE_CHECKING:
 
     Values = NDArray[np.floating[Any]] | Tensor
 
-SSIM_WINDOW = 11
-"""Side of the window in pixels."""
+SSIM_WINDOW = 11  # side of the window in pixels
 _SIGMA = 1.5
 _K1, _K2 = 0.01, 0.03  # the paper's constants
 

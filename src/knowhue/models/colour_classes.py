@@ -23,8 +23,7 @@ TEMPERATURE = 0.38
 UNIFORM_SHARE = 0.5
 """The paper's lambda: share of the uniform distribution that is mixed into the prior before it is inverted."""
 
-_CHUNK = 2**16
-"""Pixels per chunk; their distances to 313 bins take 82 MB."""
+_CHUNK = 2**16  # pixels per chunk; their distances to 313 bins take 82 MB
 
 
 def centres() -> Tensor:

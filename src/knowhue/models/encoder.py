@@ -22,7 +22,6 @@ from knowhue.models.weights import asking_hub, no_weights, not_downloaded, ways_
 from knowhue.tensors import RGB, Lightness, Pyramid
 
 Weights = Mapping[str, Tensor]
-"""Tensors by name."""
 
 _ENCODER = "encoder.body."
 _EXPORTED = {"model.classifier.": "class.", "model.": ""}

@@ -31,8 +31,7 @@ NOVELTY_QUANTILE = 0.99
 """Quantile of the validation images' novelty that becomes the limit."""
 REFERENCES = 2000
 """Greatest number of training images whose features are kept for novelty."""
-DEPLOY_S = 600.0
-"""Seconds to wait while another process deploys the same run."""
+DEPLOY_S = 600.0  # seconds to wait while another process deploys the same run
 MEANS = ("ab_l1", "ciede2000", "psnr_rgb", "ssim_rgb")
 """Columns of `per_image.csv` whose means are reported, under the same names."""
 

@@ -28,8 +28,7 @@ SATURATED = 0.97
 """Discriminator accuracy, on true and on generated patches, above which an epoch gets a warning."""
 GRAY_RATIO = 0.1
 """Mean predicted over mean true chroma below which an epoch gets a warning."""
-Moment = Literal["fork", "end"]
-"""Start and end of fine-tuning."""
+Moment = Literal["fork", "end"]  # start and end of fine-tuning
 
 
 def diagnose(state: TrainState, batch: Batch) -> dict[str, float]:

@@ -23,8 +23,7 @@ from knowhue.tensors import Batch, Pyramid
 from knowhue.training.engine import Workspace
 
 _BATCH = 64
-_WAIT_S = 12 * 3600.0
-"""Seconds to wait while another process fills the same cache."""
+_WAIT_S = 12 * 3600.0  # seconds to wait while another process fills the same cache
 _STORED = {torch.bfloat16: np.dtype(np.int16), torch.float32: np.dtype(np.float32)}
 
 

@@ -41,8 +41,7 @@ from knowhue.training.loop import Diverged, LogEntry, run_phase, validate
 from knowhue.training.phases import Networks, PhaseName, build_networks, phase_of
 from knowhue.training.start import require_fit, start_of
 
-_AVERAGED_PX = 4
-"""Side, in pixels, of the squares over which `count_colours` averages."""
+_AVERAGED_PX = 4  # side, in pixels, of the squares over which `count_colours` averages
 
 
 @checked_arguments

@@ -55,10 +55,8 @@ _Arrays = dict[str, NDArray[Any]]
 SAMPLES_PER_CLASS = 2
 SAMPLED_CLASSES = 40
 """Limit on classes with sample images: those of 1000 would be one large batch, and a page of 100 MB."""
-EXTREMES = 4
-"""Number of best colourings, and of worst ones, in `extremes.npz`."""
-DRAWN = 4
-"""Number of colourings of each sample image, if the colour head can sample."""
+EXTREMES = 4  # number of best colourings, and of worst ones, in `extremes.npz`
+DRAWN = 4  # number of colourings of each sample image, if the colour head can sample
 _ORDER = (
     "probability", "ab_l1", "ab_l1_vivid", "ciede2000", "psnr_rgb", "ssim_rgb", "lpips_alex", "chroma", "chroma_true",
     "mean_a", "mean_a_true", "mean_b", "mean_b_true", "colourfulness", "colourfulness_true", "colourfulness_absolute",

@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
 _PARTS = ("encoder.body.", "colour.", "class.")
 """Prefixes of tensors that a run can start from; not the discriminator's, which exported models lack."""
-_BY_CLASS = ("class.linear.weight", "class.linear.bias")
-"""Tensors of a class head that have a row for each class."""
+_BY_CLASS = ("class.linear.weight", "class.linear.bias")  # tensors with a row for each class
 
 
 class Source(NamedTuple):
