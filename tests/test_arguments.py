@@ -52,8 +52,8 @@ def test_every_public_function_refuses_what_does_not_fit_its_annotations(name, t
         (lambda: make_plan(Config(), "multi"), r"`arms` should be a list, each text or None\. Found `arms = 'multi'`"),
         (lambda: make_plan(Config(), seeds=3), r"`seeds` should be a list, each a whole number\. Found `seeds = 3`"),
         (lambda: make_plan(Config(), seeds=["3"]), r"`seeds\[0\]` should be a whole number\. Found `seeds\[0\] = '3'`"),
-        (lambda: run_study(Config(), "x"), r"`plan` should be a `Plan`.*made by `make_plan\(load_config\(\)\)`"),
-        (lambda: run_study(make_plan(Config()), "x", "slurm"), "`executor` should be .*made by .*open_engine"),
+        (lambda: run_study(Config(), "x"), r"`plan` should be .*Make a `Plan` by `make_plan\(load_config\(\)\)`"),
+        (lambda: run_study(make_plan(Config()), "x", "slurm"), "`executor` should .*Make an `Executor` by .*engine"),
         (lambda: load_config(settings="seed=3"), r"`settings` should .*Put it into a list: `settings = \['seed=3'\]`"),
         (lambda: make_plan(Config(), seeds=np.array(3)), r"`seeds` should be a list, each a whole number\. Found"),
         (lambda: Colorizer("built-in"), r"Found `network = 'built-in'`\. `Colorizer\.load` opens one"),
@@ -132,10 +132,13 @@ def test_what_is_said_to_make_an_argument_is_there(maker):
         (ColorizeOptions(hints=["30%,40%=red"]), r"`options\.hints\[0\]` should be a `Hint`\. .*parse_hint"),
         (ColorizeOptions(hints=[Hint(0.5, "x", 3, 4)]), r"`options\.hints\[0\]\.y` should be a number\."),
         (ColorizeOptions(sample=None), r"`options\.sample` should be a whole number\. Found `.* = None`"),
-        (ColorizeOptions(reference="red.jpg"), r"`options\.reference` .*made by `Colorizer\.reference`"),
+        (
+            ColorizeOptions(reference="red.jpg"),
+            r"`options\.reference` .*Make a `Reference` by `Colorizer\.reference`",
+        ),
         (
             ColorizeOptions(reference=FITTING["Image"]),
-            r"`options\.reference` .*made by `Colorizer\.reference`",
+            r"`options\.reference` .*Make a `Reference` by `Colorizer\.reference`",
         ),
         (
             {"saturation": 2},

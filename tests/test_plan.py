@@ -123,19 +123,19 @@ CLASS = {"metric": "balanced_accuracy", "single": "class", "sesoi": 0.01, "if_di
         (
             "colour",
             {"single": "colours"},
-            r"`questions\.colour\.single` should be one of colour, class, multi\. ",
+            r"`questions\.colour\.single` should be one of colour, multi\. ",
         ),
-        ("colour", {"multi": "both"}, r"`questions\.colour\.multi` should be one of colour, class, multi"),
+        ("colour", {"multi": "both"}, r"`questions\.colour\.multi` should be one of colour, multi\. "),
         ("colour", {"single": "multi"}, r"`questions\.colour\.multi` should be another arm than `single`"),
         (
             "colour",
             {"single": "class"},
-            r"`questions\.colour\.single` should be an arm that is trained on .*colour",
+            r"`questions\.colour\.single` should be one of colour, multi\. Found .* = class",
         ),
         (
             "class",
             {"multi": "colour"},
-            r"`questions\.class\.multi` should be an arm that is trained on .*class",
+            r"`questions\.class\.multi` should be one of class, multi\. Found .* = colour",
         ),
         ("class", {"sesoi": 1}, r"`questions\.class\.sesoi` should be a share, such as 0\.01 for one point"),
         ("colour", {"sesoi": 0}, r"`questions\.colour\.sesoi` should be greater than 0"),

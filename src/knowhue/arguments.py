@@ -124,15 +124,12 @@ def _message(name: str, value: Any, kinds: list[Any]) -> str:
         f"Found `{name} = {found}`, of the type `{type(value).__name__}`."
     )
     made = [each for each in kinds if getattr(each, "__name__", "") in _MAKERS]
-    titles = {each.__name__: _type_name(each) for each in made}
-    remedies = [
-        f" {title[0].upper()}{title[1:]} is made by {_MAKERS[name]}." for name, title in titles.items()
-    ]
+    remedies = [f" Make {_type_name(each)} by {_MAKERS[each.__name__]}." for each in made]
     fields = getattr(value, "_fields", ())  # such as `image` of a `Colorized`
     if fitting := [each for each in fields if any(_has_type(getattr(value, each), kind) for kind in made)]:
         return f"{text} Pass its `{fitting[0]}`."
     if type(value).__name__ == "ndarray" and bytes in kinds and not remedies:
-        remedies = [f" An image is made by {_MAKERS['Image']}."]
+        remedies = [f" Make an image by {_MAKERS['Image']}."]
     if isinstance(value, str) and Sequence[str] in kinds:
         remedies = [f" Put it into a list: `{name} = [{found}]`."]
     return text + "".join(remedies)

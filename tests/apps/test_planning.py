@@ -169,9 +169,7 @@ def test_variances_of_a_sealed_study_are_those_of_its_folder(tmp_path: Path):
 
 
 def test_a_weight_that_an_arm_has_is_not_tried_again():
-    with pytest.raises(
-        ConfigError, match=r"that of the arm `multi`, 10, which is trained anyway\. Found `.* = 1,10`"
-    ):
+    with pytest.raises(ConfigError, match=r"that of `multi`\. Found `.* = 1,10`"):
         make_plan(Config(), task_weight_grid=[1, 10])
     assert "multi-class10" in make_plan(Config(), ["colour", "class"], task_weight_grid=[10]).arms
 
