@@ -100,10 +100,7 @@ def read_variances(
 ) -> tuple[dict[str, Variances], int]:
     """Return the variances of each question of a study (folder or sealed), and how many images it reports on.
 
-    Raises:
-        ConfigError: it has no variances, because it has fewer than two seeds or too few scores of single images; or its
-            question is about another metric.
-        RunError: its results are damaged or missing.
+    A `ConfigError` if it has too few seeds or scores of single images, or its question is about another metric.
     """
     from knowhue.sealing import unpacked
 
@@ -139,12 +136,7 @@ def known_variances(
     images: int | None,
     questions: Mapping[Task, Question] = QUESTIONS,
 ) -> tuple[dict[str, Variances], int | None]:
-    """Return the variances of each question, from a study or from given numbers, and the number of images.
-
-    Raises:
-        ConfigError: both a study and numbers were given, or one of the standard deviations or the number of images is
-            missing.
-    """
+    """Return the variances of each question, from a study or from given numbers, and the number of images."""
     if study is not None and (seed_sd or image_sd):
         raise ConfigError("`--variances` should be left out with `--seed-sd` and `--image-sd`. Found both.")
     if study is not None:

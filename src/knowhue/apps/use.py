@@ -3,7 +3,7 @@
 import hashlib
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
@@ -111,22 +111,13 @@ def colorize(arguments: ColorizeArguments) -> None:
     _require_kind(arguments.file, kind, restricted)
     require_choice(arguments.choice, restricted)
     if kind == "image":
-        _say_samples(_image(arguments), arguments.json_)
+        _image(arguments)
         return
     summary = {"archive": _archive, "folder": _folder, "video": _video}[kind](arguments)
     _say_result(summary.as_record(), summary.lines(), arguments.json_)
     # so that a script notices; all other images have been written
     if summary.failed:
         raise typer.Exit(1)
-
-
-def _say_samples(made: Iterable[tuple[dict[str, Any], str | None]], as_json: bool) -> None:
-    """Print the result of each sample; lines that they share are printed once."""
-    printed: set[str] = set()
-    for record, headline in made:
-        lines = [line for line in _sentences(record, headline) if line not in printed]
-        printed.update(lines)
-        _say_result(record, lines, as_json)
 
 
 def _require_kind(source: str, kind: str, options: Iterable[str]) -> None:
@@ -141,10 +132,8 @@ def _kind_of(arguments: ColorizeArguments) -> str:
     from knowhue.images.reading import is_image
 
     if is_url(arguments.file) and Path(arguments.file).suffix.lower() in SUFFIXES:
-        raise ConfigError(
-            f"{arguments.file}: a single image; download it, and name the file. A URL must name a folder, such as "
-            "s3://bucket/photos"
-        )
+        remedy = "download it, and name the file. A URL must name a folder, such as s3://bucket/photos"
+        raise ConfigError(f"{arguments.file}: a single image; {remedy}")
     if arguments.shards is not None or is_url(arguments.file) or is_url(arguments.out or ""):
         return "archive"
     source = Path(arguments.file)
@@ -170,10 +159,7 @@ def _kind_of(arguments: ColorizeArguments) -> str:
 
 
 def _output_files(arguments: ColorizeArguments, image: "Image | None" = None) -> list[Path]:
-    """Return the output files: one, or one for each sample with its number in the name.
-
-    An output that cannot be written is refused before a model is opened. `image` is None for a video.
-    """
+    """Return the output files: one, or one for each sample with its number in the name; `image` is None for a video."""
     from knowhue.images.writing import MARK, OPENRASTER, check_output_suffix, kind_of, writable_suffix
 
     source, out = Path(arguments.file), arguments.out
@@ -237,15 +223,14 @@ def _hints_of(source: Path, file: Path | None) -> Sequence[str]:
     nearest = max(matching, key=len, default="")
     found = [text for name, texts in listed.items() if plain_name(name) in ("", nearest) for text in texts]
     if not found:
-        raise ConfigError(
-            f"{file} has no hint for {source.name}; its column `file` names {few([*map(shown, listed)])}. "
-            f"Write {source.name} there, or leave the column out"
-        )
+        names = f"its column `file` names {few([*map(shown, listed)])}"
+        remedy = f"Write {source.name} there, or leave the column out"
+        raise ConfigError(f"{file} has no hint for {source.name}; {names}. {remedy}")
     return found
 
 
-def _image(arguments: ColorizeArguments) -> Iterator[tuple[dict[str, Any], str | None]]:
-    """Colour an image, once for each sample; yields the record for --json, and the class in words if there is one."""
+def _image(arguments: ColorizeArguments) -> None:
+    """Colour an image, once for each sample, and print the results; lines that samples share are printed once."""
     from knowhue.images.reading import read_image
     from knowhue.images.writing import write_image
     from knowhue.inference.colorizer import write_colorized
@@ -267,6 +252,7 @@ def _image(arguments: ColorizeArguments) -> Iterator[tuple[dict[str, Any], str |
     require_sample(len(files), colorizer.network)
     require_free = partial(require_outputs, inputs=arguments.inputs, overwrite=arguments.overwrite)
     first_of: dict[str, int] = {}
+    printed: set[str] = set()
     for number, out in enumerate(files, 1):
         # the uncertainty is the same for all samples
         sample_options = options._replace(sample=number, uncertainty=options.uncertainty and number == 1)
@@ -278,17 +264,17 @@ def _image(arguments: ColorizeArguments) -> Iterator[tuple[dict[str, Any], str |
         record["warnings"] += notes
         first = first_of.setdefault(hashlib.sha256(colorized.image.pixels.tobytes()).hexdigest(), number)
         if first < number:
-            record["warnings"].append(
-                f"the same as sample {first}: samples do not differ where the model is sure, the photo is black or "
-                "white, or reference, hints, strokes or saturation decide"
-            )
+            why = "the model is sure, the photo is black or white, or reference, hints, strokes or saturation decide"
+            record["warnings"].append(f"the same as sample {first}: samples do not differ where {why}")
         if colorized.uncertainty is not None and map_file is not None:
             require_free({"--uncertainty": [map_file]})
             write_image(colorized.uncertainty_map(), map_file)
             mean = round(float(colorized.uncertainty.mean()), 3)
             record["uncertainty"] = {"mean": mean, "map": str(map_file)}
         record |= {"model": colorizer.network.description.name, "fast": colorized.fast}
-        yield record, colorized.judgement.headline()
+        lines = _sentences(record, colorized.judgement.headline())
+        _say_result(record, [line for line in lines if line not in printed], arguments.json_)
+        printed.update(lines)
 
 
 def _open_with_reference(

@@ -100,11 +100,7 @@ def read_score_file(path: Path) -> dict[str, Any]:
 
 
 def read_earlier_scores(paths: Iterable[Path], protocol: Protocol, pairs: Pairs) -> EarlierScores:
-    """The systems of earlier `score.json` files, to be shown in the same table as the systems of `pairs`.
-
-    Raises:
-        ConfigError: a file has another protocol, other true images, or a system of the same name.
-    """
+    """The systems of earlier `score.json` files, to be shown in the same table as the systems of `pairs`."""
     found = EarlierScores({}, [], [])
     hashes = {each.name: _files_hash(each.samples) for each in pairs.systems}
     for path in paths:

@@ -176,14 +176,10 @@ def _linear_light(codes: np.dtype[Any]) -> Floats:
 def measure_image(
     colouring: PreparedImage, truth: PreparedImage, protocol: Protocol
 ) -> tuple[dict[str, float], NDArray[np.int64]]:
-    """Measure a colouring that has the size of its true image.
+    """Measure a colouring that has the size of its true image, at least 11 pixels a side.
 
-    Returns:
-        Values by column; and the number of pixels by true colour of `chroma_bins` and by a*b* distance, rounded up:
-        (313, 152), where the last distance is above `MAX_AB_DISTANCE`.
-
-    Raises:
-        ImageError: a side has fewer than 11 pixels.
+    Returns values by column; and the number of pixels by true colour of `chroma_bins` and by a*b* distance, rounded up:
+    (313, 152), where the last distance is above `MAX_AB_DISTANCE`.
     """
     height, width = truth.pixels.shape[:2]
     if min(height, width) < SSIM_WINDOW:

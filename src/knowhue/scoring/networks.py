@@ -164,11 +164,7 @@ class ScoreNetworks(NamedTuple):
 
 
 def open_scorers(options: NetworkOptions, pairs: Pairs, primary: str) -> ScoreNetworks:
-    """Open the requested networks before work.
-
-    Raises:
-        ConfigError: a requested network cannot be opened, or folders have too few images to recognise classes.
-    """
+    """Open the requested networks before work; a `ConfigError` if one cannot be opened or used."""
     names = options.names
     has_probe = "recognition" in names
     if has_probe:

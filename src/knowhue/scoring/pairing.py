@@ -1,18 +1,17 @@
 """Pairing of colourings with true images, by relative path without extension; reports everything unusual."""
 
-import hashlib
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from knowhue.errors import ConfigError, ImageError, RunError, few, plural
+from knowhue.errors import ConfigError, ImageError, few, plural
 from knowhue.images.image import SUFFIXES, UNREADABLE, counts_in_words, recognise, walk
 from knowhue.images.reading import HEAD_BYTES
 from knowhue.runs import path_hint
 from knowhue.settings_text import plain_name
-from knowhue.storage import real_path
+from knowhue.storage import file_digest, real_path
 
 TRUTH, GRAY, MEAN = "truth against truth", "gray", "mean colour"
 JPEG_QUALITIES = {"truth as JPEG 75": 75, "truth as JPEG 95": 95}
@@ -67,10 +66,6 @@ def pair(truth: Path, systems: Sequence[str], common: bool = False) -> Pairs:
 
     Several samples of an image are files in `sample-1/`, `sample-2/` ... or are called `photo-1.png`, `photo-2.png` ...
     Images that some system lacks, and files without a true image, are refused, or left out if `common`.
-
-    Raises:
-        ConfigError: see `require_folders`.
-        ImageError: a folder is missing or has no image, or files are missing, unexpected or duplicated.
     """
     folders = require_folders(truth, systems)
     originals, left_alone = _list("--truth", truth)
@@ -177,13 +172,9 @@ def _list(what: str, folder: Path) -> tuple[dict[str, Stored], list[str]]:
 def _stored(path: Path) -> Stored:
     if not path.is_file():
         raise ImageError(f"{path}: it is a device, a pipe or a broken link; save it as a file first")
-    try:
-        with path.open("rb") as file:
-            kind = recognise(file.read(HEAD_BYTES))
-            file.seek(0)
-            return Stored(path, hashlib.file_digest(file, "sha256").hexdigest(), kind)
-    except OSError as error:
-        raise RunError(f"Cannot read `{path}`: {error.strerror or error}.") from None
+    digest = file_digest(path)  # a `RunError` if it cannot be read
+    with path.open("rb") as file:
+        return Stored(path, digest, recognise(file.read(HEAD_BYTES)))
 
 
 def _system(name: str, folder: Path, truth: Mapping[str, Stored]) -> System:

@@ -86,12 +86,7 @@ class Portion(NamedTuple):
 def measure_rows(
     pairs: Pairs, protocol: Protocol, cache: Path, workers: int, report: Report = lambda _: None
 ) -> dict[str, Measured]:
-    """Measure all systems and the rows of `ALWAYS`.
-
-    Raises:
-        ImageError: images cannot be read, or differ in size from their true images; one problem each.
-        RunError: the cache cannot be written.
-    """
+    """Measure all systems and the rows of `ALWAYS`; an `ImageError` if images are unreadable or differ in size."""
     names = tuple(each.name for each in pairs.systems)
     total, done = len(pairs.truth) * (len(names) + len(ALWAYS)), 0
     work = partial(_cached_rows, protocol=protocol, cache=cache)
@@ -295,14 +290,8 @@ def open_pixels(
 ) -> Pixels:
     """The pixels (H, W, 3) of a file as they are compared.
 
-    Args:
-        file: an image file.
-        protocol: how images are compared.
-        like: pixels of the true image as they are compared; None for the true image itself.
-        stored: height and width of the true image's file; None to skip the check of the size.
-
-    Raises:
-        ImageError: the file has neither the size of the true image's file nor that of `like`.
+    A colouring must have the size of its true image, `like`, or the height and width `stored` of that one's file, if
+    given; an `ImageError` otherwise.
     """
     image, own = _opaque(file), None if like is None else like.shape[:2]
     size = image.pixels.shape[:2]

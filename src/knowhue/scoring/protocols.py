@@ -146,11 +146,7 @@ def require_networks(protocol: Protocol, options: NetworkOptions) -> None:
 
 
 def read_protocol(name: str) -> Protocol:
-    """A protocol of `PROTOCOLS`, or one from a YAML file with the same fields.
-
-    Raises:
-        ConfigError: the name is unknown, or the file is not a valid protocol.
-    """
+    """A protocol of `PROTOCOLS`, or one from a YAML file with the same fields; else a `ConfigError`."""
     if name in PROTOCOLS:
         return PROTOCOLS[name]
     if Path(name).suffix.lower() in (".yaml", ".yml"):

@@ -87,18 +87,11 @@ class FolderClassifier(NamedTuple):
 
 
 def open_folder_classifier(given: str, classes: Path | None, pairs: Pairs) -> FolderClassifier:
-    """Open a classifier and match its outputs with folders.
+    """Open a classifier (see `open_classifier`) and match its outputs with folders, the last of each image's path.
 
-    Args:
-        given: see `evaluation.recognition.open_classifier`.
-        classes: a text file with a line for each output, in order: the name of the folder that it stands for, or empty
-            for none; several outputs can stand for the same folder. None if folders are named by WordNet ids, as in
-            ImageNet.
-        pairs: the images; the last folder of their path is the class.
-
-    Raises:
-        ConfigError: the classifier cannot be opened, the file does not fit the classifier or the folders, or no output
-            stands for some folder (without a file: if outputs stand for some folders but not for all).
+    `classes` has a line for each output, in order: the folder that it stands for, or empty for none; several outputs
+    can stand for the same folder. Without it, folders are named by WordNet ids, as in ImageNet. A `ConfigError` if the
+    file does not fit, or if outputs stand for some folders but not for all.
     """
     classifier = open_classifier(given)
     folders = tuple(PurePosixPath(name).parent.name for name in pairs.truth)

@@ -94,11 +94,7 @@ class Access:
         self._cookie = hmac.new(key, b"knowhue page", hashlib.sha256).hexdigest()  # does not reveal the token
 
     def check(self, scope: Scope, headers: Mapping[str, str]) -> Mapping[str, str] | None:
-        """Return None if a request is allowed, or the headers of a redirect that gives a browser the cookie.
-
-        Raises:
-            Refusal: another host name, a request from another site's page, or no valid token.
-        """
+        """Return None if a request is allowed, or the headers of a redirect that gives a browser the cookie."""
         self._check_origin(scope, headers)
         token = self._token
         if token is None or scope["path"] in OPEN_PATHS or self._has_token(headers, token):
@@ -249,11 +245,7 @@ class _Exchange:
         return message
 
     async def send(self, message: Message) -> None:
-        """Send an answer in parts, with the headers of every answer.
-
-        Raises:
-            Refusal: too many bytes are held already, or the client reads too slowly.
-        """
+        """Send an answer in parts; a `Refusal` if too many bytes are held already, or the client reads too slowly."""
         if message["type"] == "http.response.start":
             await self._send_start(message)
             return
@@ -318,12 +310,7 @@ class _Exchange:
 
 
 def checked_headers(scope: Scope) -> Mapping[str, str]:
-    """Return the headers by name in lower case.
-
-    Raises:
-        Refusal: headers are too many, too long, or repeated; or the length of the body is given in two ways, which
-            proxies may understand differently (RFC 9112, 6.1).
-    """
+    """Return the headers by name in lower case; a `Refusal` if they are too many, too long, repeated or ambiguous."""
     # ASGI gives pairs, with repeated headers
     raw = scope["headers"]
     size = len(scope["query_string"]) + sum(len(name) + len(value) for name, value in raw)
@@ -336,6 +323,7 @@ def checked_headers(scope: Scope) -> Mapping[str, str]:
         if key in headers and key in _ONCE:
             raise Refusal(400, "headers", f"`{key}` should be given once. Found it twice.")
         headers[key] = value.decode("latin-1")
+    # proxies may understand them differently (RFC 9112, 6.1)
     if "content-length" in headers and "transfer-encoding" in headers:
         message = "`Content-Length` and `Transfer-Encoding` should not be given together. Found both."
         raise Refusal(400, "headers", message, {"connection": "close"})
@@ -355,11 +343,7 @@ def _is_equal(shown: str, secret: str) -> bool:
 
 
 def prefers_json(accept: str, image: str) -> bool:
-    """Whether a client prefers JSON to an image of the given media type.
-
-    The image wins if `Accept` is missing, ranks both equally, or accepts neither. `application/json, */*`, which many
-    clients send, prefers JSON.
-    """
+    """Whether a client prefers JSON to a media type; `application/json, */*`, which many clients send, does."""
     return quality(accept, JSON) > quality(accept, image)
 
 

@@ -67,9 +67,6 @@ def serve(
         announce: called with the URL once the server listens.
         with_page: whether the web page is served, not the API alone.
         stopping: called when the server begins to stop.
-
-    Raises:
-        ConfigError: the port is taken, or the address is not this machine's.
     """
     app = make_app(models, settings, with_page)
     with listening(settings) as listener, compiling_meanwhile():

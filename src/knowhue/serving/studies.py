@@ -76,11 +76,8 @@ def study_routes(studies: Sequence[Path]) -> APIRouter:
 def study_progress(root: Path) -> dict[str, Any]:
     """Return the progress of a study: its runs, their scores after every epoch, and the available samples.
 
-    Returns:
-        `name`, and `problem` if the study cannot be read; else `ended` of `runs`, `seeds`, `has_report`, `arms` (name,
-        kind `multi` or `single`, cells), `charts` (`CHARTS` with `level`, the baseline's score or None, and `curves` by
-        arm, one for each run, beginning with the first epoch of the heads), `samples` (a version for each row),
-        `classes` (of each sample).
+    Its `charts` are `CHARTS` with `level`, the baseline's score or None, and `curves` by arm, one a run, from the
+    first epoch of the heads. A study that cannot be read has only a `name` and a `problem`.
     """
     name = real_path(root).name
     try:
