@@ -188,6 +188,15 @@ def test_other_files_in_the_way_are_refused_at_first_and_stay_later(photos, tmp_
         assert stranger.read_bytes() == b"precious"
 
 
+def test_each_core_predicts_its_own_photo_if_a_prediction_uses_one(photos, tmp_path, monkeypatch):
+    together = threading.Barrier(2)
+    network = FakeNetwork(lambda lightness: together.wait(60))  # breaks if one waits alone
+    network.uses_one_core = True
+    monkeypatch.setattr(shard, "usable_cores", lambda: 2)
+    monkeypatch.setattr(Colorizer, "load", classmethod(lambda cls, *names: cls(network)))
+    assert archive(photos, tmp_path / "out", shards=1).failed == 0
+
+
 def test_the_built_in_model_colours_a_photo_alike_in_every_shard(tmp_path, monkeypatch):
     monkeypatch.undo()
     shard._open.cache_clear()

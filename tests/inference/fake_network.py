@@ -17,6 +17,7 @@ class FakeNetwork:
 
     runtime = "fake"
     activation_names = ()
+    uses_one_core = False
 
     def __init__(
         self,

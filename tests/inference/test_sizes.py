@@ -2,6 +2,7 @@
 
 import tracemalloc
 from io import BytesIO
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from knowhue.color import chroma_bins
 from knowhue.errors import ConfigError, RunError
 from knowhue.images.image import Image
 from knowhue.images.reading import weigh_image
+from knowhue.inference import colorizer as module
+from knowhue.inference import pipeline
 from knowhue.inference.colorizer import Colorizer
 from knowhue.inference.colour_distribution import LARGEST_SCALE, PREDICTION_SCALES, SeveralSizes
 from knowhue.inference.export import export_safetensors
@@ -27,6 +30,7 @@ class PlacedNetwork:
     """Its logits are those of L* there: the brighter, the surer of colour 0; shapes that it sees are kept."""
 
     runtime, activation_names = "none", (COLOUR_LOGITS,)
+    uses_one_core = False
 
     def __init__(self) -> None:
         self.description = colours_network().description
@@ -64,10 +68,48 @@ class MistakenNetwork(PlacedNetwork):
         return logits
 
 
+class OneCoreNetwork(PlacedNetwork):
+    """Waits until two threads predict."""
+
+    uses_one_core = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.together = Barrier(2)
+
+    def predict(self, lightness, names=()):
+        if lightness.shape[1] >= SIDE:
+            self.together.wait(60)
+        return super().predict(lightness, names)
+
+
 def ramp(height: int, width: int) -> np.ndarray:
     """L* that rises from the upper left to the lower right, 0 to 100."""
     y, x = np.indices((height, width))
     return ((y + x) / (height + width - 2) * 100).astype(np.float32)[None]
+
+
+def test_cores_share_images_if_a_prediction_uses_one(monkeypatch):
+    monkeypatch.setattr(pipeline, "usable_cores", lambda: 2)
+    images = np.concatenate([ramp(48, 48), 100 - ramp(48, 48)])
+    network = OneCoreNetwork()
+    found, alone = SeveralSizes(network).predict(images), SeveralSizes(PlacedNetwork()).predict(images)
+    assert {shape[0] for shape in network.shapes} == {1}
+    assert (found.colours == alone.colours).all()
+    assert (found.novelty == alone.novelty).all()
+    assert found.probabilities is None
+
+
+def test_threads_share_the_sizes_of_one_image():
+    network, image = OneCoreNetwork(), ramp(48, 96)
+    found = SeveralSizes(network).predict(image, threads=2)
+    assert (found.colours == SeveralSizes(PlacedNetwork()).predict(image).colours).all()
+
+
+def test_cores_share_the_sizes_of_a_large_photo(monkeypatch):
+    monkeypatch.setattr(pipeline, "usable_cores", lambda: 2)
+    monkeypatch.setattr(module, "_LARGE", 100)
+    Colorizer(SeveralSizes(OneCoreNetwork())).colorize(Image.of(np.full((48, 71, 1), 90, np.uint8)))
 
 
 @pytest.mark.parametrize("shape", [(48, 48), (48, 71), (61, 50), (48, 180)])

@@ -15,6 +15,7 @@ from knowhue.color import COLOUR_STRIDE, FloatArray, chroma_bins
 from knowhue.errors import ConfigError
 from knowhue.inference.description import Description
 from knowhue.inference.networks import COLOUR_LOGITS, Network, Predictions
+from knowhue.inference.pipeline import in_threads
 from knowhue.inference.pixels import SHORTEST_PX, enlarge, interpolate_along, neighbours, taps, working_size
 from knowhue.randomness import stream
 
@@ -34,8 +35,7 @@ PREDICTION_SCALES = (0.75, 1.0, 1.5)
 """Multiples of the network's own size; chosen on held-out photos and by eye (docs/model.md)."""
 LARGEST_SCALE = PREDICTION_SCALES[-1]
 _COPIES = 4
-"""Copies of the logits held at once: the sum, those of the network's own size, and those of another size before and
-after they are resized."""
+"""Copies of the logits held at once: those of each size, and what resizing them takes."""
 _WAVES = 512
 _TINY = np.float32(1e-30)
 _MOST_ITERATIONS = 1000  # of conjugate gradients
@@ -241,6 +241,7 @@ class SeveralSizes:
         """Wrap a network with a head of 313 colours."""
         self.network = network
         self.runtime, self.activation_names = network.runtime, network.activation_names
+        self.uses_one_core = network.uses_one_core
 
     @property
     def description(self) -> Description:
@@ -259,9 +260,24 @@ class SeveralSizes:
         """Resize L* (B, h, w) from the largest to the network's own size."""
         return _resize(lightness, 1 / LARGEST_SCALE)
 
-    def predict(self, lightness: FloatArray) -> Predictions:
-        """Predict for L* (B, h, w) at the largest size; raises like `Network.predict`."""
-        answers, logits = self._predict_sizes(lightness)
+    def predict(self, lightness: FloatArray, threads: int = 1) -> Predictions:
+        """Predict for L* (B, h, w) at the largest size; raises like `Network.predict`.
+
+        `threads` share the sizes of a single image if the network uses one core, 0: one per core. More threads take
+        more memory.
+        """
+        if not self.uses_one_core or len(lightness) == 1:
+            return self._answer(lightness, threads)
+        # cores share the images instead, because a batch would gain nothing and hold the logits of all
+        each = in_threads(lambda one: self._answer(one, 1), np.split(lightness, len(lightness)))
+        chroma, probabilities, novelty = (
+            None if parts[0] is None else np.concatenate(parts)
+            for parts in zip(*(one[:3] for one in each), strict=True)
+        )
+        return Predictions(chroma, probabilities, novelty)
+
+    def _answer(self, lightness: FloatArray, threads: int) -> Predictions:
+        answers, logits = self._predict_sizes(lightness, threads)
         colour = self.description.config.colour
         chroma = [
             ColourDistribution(each, light, colour.temperature, colour.saturation, is_smoothed=True).answer()
@@ -271,21 +287,19 @@ class SeveralSizes:
 
     def logits(self, lightness: FloatArray) -> FloatArray:
         """Mean logits over the sizes, (B, 313, rows, columns), stride 4, for L* (B, h, w) at the largest size."""
-        return self._predict_sizes(lightness)[1]
+        return self._predict_sizes(lightness, 1)[1]
 
-    def _predict_sizes(self, lightness: FloatArray) -> tuple[Predictions, FloatArray]:
+    def _predict_sizes(self, lightness: FloatArray, threads: int) -> tuple[Predictions, FloatArray]:
         """The predictions at the network's own size, and the mean logits over the sizes."""
-        own_input = self.at_one_size(lightness)
-        answers = self.network.predict(own_input, [COLOUR_LOGITS])
-        own_logits = answers.activations[COLOUR_LOGITS]
         rows, columns = (-(-side // COLOUR_STRIDE) for side in lightness.shape[1:])
-        total = np.zeros((*own_logits.shape[:2], rows, columns), np.float32)
-        for scale in PREDICTION_SCALES:
+
+        def predict_at(scale: float) -> tuple[Predictions, FloatArray]:
+            """The predictions at a size, and their logits at the places of those at the largest size."""
+            resized = lightness if scale == LARGEST_SCALE else _resize(lightness, scale / LARGEST_SCALE)
+            answers = self.network.predict(resized, [COLOUR_LOGITS])
+            logits, answers = answers.activations[COLOUR_LOGITS], answers._replace(activations={})
             if scale == LARGEST_SCALE:
-                total += _logits(self.network, lightness)[..., :rows, :columns]
-                continue
-            resized = own_input if scale == 1 else _resize(lightness, scale / LARGEST_SCALE)
-            logits = own_logits if scale == 1 else _logits(self.network, resized)
+                return answers, logits[..., :rows, :columns]
             down, across = (
                 _interpolation_matrix(
                     count, resized.shape[axis] / lightness.shape[axis], logits.shape[axis + 1]
@@ -293,9 +307,16 @@ class SeveralSizes:
                 for axis, count in ((1, rows), (2, columns))
             )
             # tensordot makes one large product, @ would make one per colour
-            total += down @ np.tensordot(logits, across, (3, 1))
+            logits = np.tensordot(logits, across, (3, 1))
+            return answers, down @ logits
+
+        # the largest first: it takes longer than the others together, which then use its memory again
+        found = in_threads(predict_at, PREDICTION_SCALES[::-1], threads if self.uses_one_core else 1)[::-1]
+        answers, (total, *others) = zip(*found, strict=True)
+        for logits in others:
+            total += logits
         total /= np.float32(len(PREDICTION_SCALES))
-        return answers, total
+        return answers[PREDICTION_SCALES.index(1)], total
 
 
 def _logits(network: Network, lightness: FloatArray) -> FloatArray:

@@ -75,6 +75,8 @@ class Network(Protocol):
     runtime: str
     activation_names: tuple[str, ...]
     """activations that `predict` can return"""
+    uses_one_core: bool
+    """whether `predict` works on one core, for B images as long as for one after the other"""
 
     @property
     def description(self) -> "Description | RecipeDescription": ...
@@ -225,6 +227,7 @@ class TorchNetwork:
     """Runs in float32, on `device` if given, else on a GPU if there is one."""
 
     runtime = "torch"
+    uses_one_core = False
 
     def __init__(self, module: "Deployed", description: Description, device: str | None = None) -> None:
         import torch

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -383,6 +383,15 @@ def run(
             yield done.get()
     finally:
         pipeline.abort()
+
+
+def in_threads(work: Callable[[_Item], _Result], items: Sequence[_Item], threads: int = 0) -> list[_Result]:
+    """Apply `work` to every item, several at once in at most `threads` threads, 0: one per core; results in order."""
+    threads = min(threads or usable_cores(), len(items))
+    if threads == 1:
+        return [work(item) for item in items]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(work, items))
 
 
 def usable_cores() -> int:

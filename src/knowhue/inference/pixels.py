@@ -9,7 +9,6 @@ compiled code sums rows before columns.
 """
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -22,7 +21,7 @@ from knowhue.color import FloatArray
 from knowhue.images.image import Pixels, require_pixels
 from knowhue.images.vips import OVERSAMPLING, block_size, shrink
 from knowhue.inference import kernels
-from knowhue.inference.pipeline import usable_cores
+from knowhue.inference.pipeline import in_threads, usable_cores
 
 BAND_PIXELS = 1 << 18
 GUIDE_RADIUS, GUIDE_EPSILON = 1, 25.0
@@ -228,11 +227,8 @@ def _read_only(pixels: Pixels) -> Pixels:
 def _in_bands(work: Callable[[slice], Any], height: int, step: int) -> list[Any]:
     """Apply `work` to bands of `step` rows, in threads if there are several, and return the results in order."""
     bands = [slice(start, min(start + step, height)) for start in range(0, height, step)]
-    if len(bands) == 1 or THREADS == 1:
-        return [work(band) for band in bands]
     # not numba's own threads, which two callers must not use at once
-    with ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(work, bands))
+    return in_threads(work, bands, THREADS)
 
 
 def _band_rows(pixels: Pixels) -> int:

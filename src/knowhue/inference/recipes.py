@@ -116,6 +116,7 @@ class RecipeNetwork:
 
     runtime = "onnx"
     activation_names = ()
+    uses_one_core = False
 
     def __init__(self, session: "Session", description: RecipeDescription, batch: int | None) -> None:
         """Use a session whose input holds `batch` images; None: any number."""

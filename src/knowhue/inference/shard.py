@@ -163,8 +163,9 @@ class _Shard:
     def _colour(self, waiting: Sequence[ListedImage]) -> None:
         cores = self.task.threads or usable_cores()
         is_remote = is_url(self.task.source) or is_url(self.task.out)
-        limits = Limits(cores * (WAITING_THREADS if is_remote else 1), predictors=max(1, cores // 4), batch=1)
         colorizer = _open(self.task.model)
+        predictors = cores if colorizer.network.uses_one_core else max(1, cores // 4)
+        limits = Limits(cores * (WAITING_THREADS if is_remote else 1), predictors=predictors, batch=1)
         paint_compiled()  # for all images, because otherwise shards would round differently
         with closing(colour_many(colorizer, waiting, limits, self._request, self._put)) as outcomes:
             for image, reason, line, made in outcomes:
