@@ -110,14 +110,15 @@ class ImageListing:
 
     def usable(self) -> NDArray[np.int64]:
         """Positions of images that can be used, ordered so that the copy to keep comes first."""
-        return self._positions(f"SELECT position FROM images WHERE reason = x'' ORDER BY {_CHOICE}")
+        return self._usable(_CHOICE)
 
     def kept(self) -> NDArray[np.int64]:
         """Positions of images that can be used, ascending."""
-        return self._positions("SELECT position FROM images WHERE reason = x'' ORDER BY position")
+        return self._usable("position")
 
-    def _positions(self, query: str) -> NDArray[np.int64]:
-        return np.fromiter((position for (position,) in self._table.execute(query)), np.int64)
+    def _usable(self, order: str) -> NDArray[np.int64]:
+        found = self._table.execute(f"SELECT position FROM images WHERE reason = x'' ORDER BY {order}")
+        return np.fromiter((position for (position,) in found), np.int64)
 
     def equal_images(self) -> dict[int, int]:
         """Positions of images with the same prepared pixels as an image that is kept, and that image's position."""

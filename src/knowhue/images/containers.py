@@ -406,7 +406,10 @@ def jpeg_2000_info(file: File) -> FileInfo:
     else:
         for kind, body in _boxes(file):
             if kind == b"jp2h":
-                info.profile = info.profile or _jpeg_2000_profile(body)
+                colours = (colour for _, colour in _boxes(io.BytesIO(body), (b"colr",)))
+                # 2 is a restricted, 3 any ICC profile; 1 is an enumerated colour space
+                found = (colour[3:] for colour in colours if colour[:1] in (b"\2", b"\3"))
+                info.profile = info.profile or next(found, None)
             elif kind == b"jp2c":
                 codestream = codestream or body  # the first is the image
             elif kind == b"uuid" and (name := _UUIDS.get(body[:16])):
@@ -417,12 +420,6 @@ def jpeg_2000_info(file: File) -> FileInfo:
     if unknown:
         info.notes.append(f"further boxes were left out: {few(list(dict.fromkeys(unknown)))}")
     return info
-
-
-def _jpeg_2000_profile(header: bytes) -> bytes | None:
-    colours = (body for _, body in _boxes(io.BytesIO(header), (b"colr",)))
-    # 2 is a restricted, 3 any ICC profile; 1 is an enumerated colour space
-    return next((body[3:] for body in colours if body[:1] in (b"\2", b"\3")), None)
 
 
 def _read_codestream(codestream: bytes, info: FileInfo) -> None:

@@ -84,13 +84,15 @@ def profile_space(profile: bytes) -> RGBSpace | None:
     names = (b"kTRC",) if profile[16:20] == b"GRAY" else (b"rTRC", b"gTRC", b"bTRC")
     try:
         curves = np.stack([_curve(tags[name]) for name in names])
-        columns = [_xyz(tags[name]) for name in (b"rXYZ", b"gXYZ", b"bXYZ")] if len(names) == 3 else None
+        primaries = [
+            struct.unpack_from(">3i", tags[name[:1] + b"XYZ"], 8) for name in names if len(names) == 3
+        ]
     except (KeyError, ValueError, struct.error):
         return None
     # a decreasing curve has no inverse table
     if not np.isfinite(curves).all() or (np.diff(curves) < 0).any():
         return None
-    matrix = None if columns is None else _to_linear_srgb(np.stack(columns, 1), _D50)
+    matrix = _to_linear_srgb(np.array(primaries).T / 65536, _D50) if primaries else None
     return RGBSpace(curves.astype(np.float32), matrix)
 
 
@@ -105,10 +107,6 @@ def profile_tags(profile: bytes) -> dict[bytes, bytes] | None:
     if any(start + length > len(profile) for _, start, length in rows):
         return None
     return {name: profile[start : start + length] for name, start, length in rows}
-
-
-def _xyz(tag: bytes) -> Floats:
-    return np.array(struct.unpack_from(">3i", tag, 8)) / 65536
 
 
 def _curve(tag: bytes) -> Floats:

@@ -196,7 +196,11 @@ def choose_page(file: File) -> PageChoice:
     with suppress(*_DAMAGE):
         pages.extend(Directories(file).pages())
     each_one = [directory for page in pages for directory in page]
-    if any(head[place:].startswith(mark) for place, mark in _RAW_MARKS) or any(map(_is_raw, each_one)):
+    is_raw = any(head[place:].startswith(mark) for place, mark in _RAW_MARKS)
+    of_sensor = (
+        _DNG_VERSION in each or not _SENSOR.isdisjoint(_numbers(each, _PHOTOMETRIC)) for each in each_one
+    )
+    if is_raw or any(of_sensor):
         raise ImageError(RAW)
     for page, directories in enumerate(pages):
         for sub, directory in enumerate(directories, -1):
@@ -213,10 +217,6 @@ def _alpha(directory: Directory) -> int | None:
     """Index of transparency among the extra channels: the first of that type, or 0 if no types are given."""
     kinds = _numbers(directory, _EXTRA_SAMPLES)
     return next((k for k, kind in enumerate(kinds) if kind in _TRANSPARENCY), None) if kinds else 0
-
-
-def _is_raw(directory: Directory) -> bool:
-    return _DNG_VERSION in directory or not _SENSOR.isdisjoint(_numbers(directory, _PHOTOMETRIC))
 
 
 def _is_full_image(directory: Directory) -> bool:

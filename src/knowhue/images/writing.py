@@ -259,6 +259,8 @@ def encode_layers(gray: Image, coloured: Image) -> tuple[bytes, list[str]]:
     height, width = coloured.pixels.shape[:2]
     resolution = coloured.origin.pixels_per_mm or _UNKNOWN_RESOLUTION
     across, down = (max(1, round(25.4 * dots)) for dots in resolution)
+    small = Pillow.fromarray(np.ascontiguousarray(to_rgb8(coloured)))
+    small.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX))
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:  # PNGs are compressed already
         for name, data in (
@@ -267,7 +269,7 @@ def encode_layers(gray: Image, coloured: Image) -> tuple[bytes, list[str]]:
             ("data/photo.png", photo),
             ("data/colour.png", colours),
             ("mergedimage.png", colours),
-            ("Thumbnails/thumbnail.png", _thumbnail(coloured)),
+            ("Thumbnails/thumbnail.png", encode_image(Image.of(np.asarray(small)), ".png")),
         ):
             archive.writestr(zipfile.ZipInfo(name, _EPOCH), data)
     return buffer.getvalue(), notes
@@ -277,9 +279,3 @@ def _png(image: Image) -> tuple[bytes, list[str]]:
     in_srgb = image._replace(origin=image.origin._replace(profile=srgb_profile()))
     data, notes = encode_with_notes(in_srgb, ".png")
     return data, [note.replace(".png cannot", f"a layer of {OPENRASTER}, a PNG, cannot") for note in notes]
-
-
-def _thumbnail(image: Image) -> bytes:
-    small = Pillow.fromarray(np.ascontiguousarray(to_rgb8(image)))
-    small.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX))
-    return encode_image(Image.of(np.asarray(small)), ".png")
