@@ -224,13 +224,6 @@ class Parquet:
     is_sorted: ClassVar[bool] = False
 
     def __init__(self, images: Images) -> None:
-        """Find the folder or file.
-
-        Raises:
-            ConfigError: `images.path` is not set.
-            ExtraError: pyarrow is not installed.
-            ImageError: there is no such folder or file.
-        """
         with needing("`images.source: parquet`", "parquet"):
             from pyarrow import ArrowException, parquet
         self.root, self.images = source_root(images, may_be_file=True), images

@@ -78,11 +78,7 @@ def split_off(names: Sequence[str], shares: Mapping[str, float], seed: int) -> d
 
 
 def check_class_names(names: Iterable[str]) -> None:
-    """Check that class names can be shown in figures, tables and predictions, before any image is read.
-
-    Raises:
-        ImageError: a name is empty, is not UTF-8, has control characters, or means that there is no class.
-    """
+    """Check that class names can be shown in figures, tables and predictions; otherwise an `ImageError`."""
     for name in sorted(names):
         if name == UNKNOWN or _LIKE_UNLABELLED.fullmatch(name):
             why = "models answer so if unsure" if name == UNKNOWN else "it means that there is none"

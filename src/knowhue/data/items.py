@@ -139,11 +139,7 @@ def file_stamp(path: Path) -> str:
 
 
 def require_columns(columns: Collection[str], images: Images) -> None:
-    """Check that a table has the columns of images and labels.
-
-    Raises:
-        ConfigError: a column is missing; the message lists the existing ones.
-    """
+    """Check that a table has the columns of images and labels; otherwise a `ConfigError` that lists those it has."""
     for column in (images.image_column, images.label_column):
         if column not in columns:
             raise ConfigError(
@@ -177,11 +173,7 @@ def parse_label(value: object) -> str | None:
 
 
 def read_training_image(source: Path | bytes) -> Image.Image:
-    """Read an upright 8-bit sRGB image over white, as `colorize` shows it to a network.
-
-    Raises:
-        ImageError: it cannot be read.
-    """
+    """Read an upright 8-bit sRGB image over white, as `colorize` shows it to a network, or raise an `ImageError`."""
     try:
         return Image.fromarray(to_rgb8(read_image(source, name="")))
     except (ImageError, ExtraError) as error:

@@ -205,22 +205,14 @@ def images_first(images: Images) -> Iterator[None]:
 
 
 def require_images(images: Images) -> None:
-    """Check that image folders can be listed; other sources, which must be opened or downloaded, are not checked.
-
-    Raises:
-        ImageError, ConfigError: as in `list_items`.
-    """
+    """Check that image folders can be listed, as `open_listing` does; other sources take too long to open."""
     if images.source in ("folder", "imagenet"):
         with open_listing(images):
             pass
 
 
 def list_items(images: Images) -> list[SourceItem]:
-    """All images of the configured source in a fixed order, followed by skipped files.
-
-    Raises:
-        As `open_listing`.
-    """
+    """All images of the configured source in a fixed order, followed by skipped files; errors as `open_listing`."""
     with open_listing(images) as listing:
         return [*listing.items(), *listing.skipped_items()]
 

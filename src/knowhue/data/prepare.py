@@ -201,11 +201,7 @@ def _open(folder: Path, summary: Mapping[str, Any], thorough: bool = True) -> Pr
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
-    """Read `prepared.json`, which is written last and holds the checksums of the other files.
-
-    Raises:
-        RunError: it is missing, damaged, or of another version.
-    """
+    """Read `prepared.json`; a `RunError` if it is missing, damaged, or of another version."""
     path = folder / SUMMARY
     summary = read_json(path)
     needed = {"version", "key", "fingerprint", "classes", "counts", "checksums"}
@@ -398,11 +394,7 @@ def _refuse_change_under_runs(folder: Path, identity: str) -> None:
 
 
 def _write(listing: ImageListing, raw: PreparedPixels, folder: Path, side: int) -> dict[str, str]:
-    """Write the array and the manifest, each atomically: processes that have an old array open can go on reading it.
-
-    Returns:
-        Checksums by file name.
-    """
+    """Write the array and the manifest, and return their checksums by name; who has an old array open can read on."""
     (folder / SUMMARY).unlink(missing_ok=True)  # it holds the others' checksums, and is written last
     kept, size = listing.kept(), images_per_shard(side)
     names = shard_names(len(kept), side)

@@ -33,11 +33,7 @@ MORE_DRAWN = "Raise `images.drawn_count`"
 
 
 def require_source(images: Images) -> None:
-    """Check the settings of the source and that its folder exists, before heavy packages are loaded.
-
-    Raises:
-        ImageError, ConfigError, ExtraError: as in `open_listing`.
-    """
+    """Check the settings of the source and its folder before heavy packages are loaded; errors as `open_listing`."""
     if images.source != "huggingface":
         SOURCES[images.source](images)  # opens no image
     elif not images.path:
@@ -200,13 +196,6 @@ class HuggingFace:
     is_sorted: ClassVar[bool] = True
 
     def __init__(self, images: Images) -> None:
-        """Open the dataset.
-
-        Raises:
-            ExtraError: `datasets` is not installed.
-            ConfigError: `images.path` is not set, or the dataset lacks a column.
-            ImageError: the dataset cannot be loaded.
-        """
         with needing("`images.source: huggingface`", "huggingface"):
             import datasets  # pyright: ignore[reportMissingImports]
         require_source(images)

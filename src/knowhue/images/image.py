@@ -291,11 +291,7 @@ class Image(NamedTuple):
 
 
 def require_pixels(pixels: Pixels) -> None:
-    """Check that an array is valid as `Pixels`.
-
-    Raises:
-        ValueError: its shape, data type or memory layout is wrong.
-    """
+    """Check that an array is valid as `Pixels`; a `ValueError` if its shape, data type or memory layout is not."""
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or not pixels.size:
         raise ValueError(
             f"`pixels` should be (H, W, 1 or 3), H and W 1 or more. Found `pixels.shape = {pixels.shape}`."
@@ -310,11 +306,7 @@ def require_pixels(pixels: Pixels) -> None:
 
 
 def require_image(image: Image) -> None:
-    """Check that the pixels and transparency of an image are valid.
-
-    Raises:
-        ValueError: a shape, data type or memory layout is wrong.
-    """
+    """Check that the pixels and transparency of an image are valid; a `ValueError` if one is not."""
     require_pixels(image.pixels)
     alpha, expected = image.alpha, (image.pixels.shape[:2], image.pixels.dtype)
     if alpha is not None and (alpha.shape, alpha.dtype) != expected:

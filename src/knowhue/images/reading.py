@@ -163,11 +163,7 @@ def _upright(shape: tuple[int, int], given: int, metadata: Fields, file: File, k
 
 
 def open_file(source: Path | bytes) -> File:
-    """Open a file, or its bytes, for reading.
-
-    Raises:
-        ImageError: it is missing, cannot be read, or is not a regular file.
-    """
+    """Open a file, or its bytes, for reading; an `ImageError` if it is missing, unreadable or not a regular file."""
     if isinstance(source, bytes):
         return io.BytesIO(source)
     # unlike the methods of `Path`, they raise nothing for a name that is too long

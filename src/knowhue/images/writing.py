@@ -79,11 +79,7 @@ def writable_suffix(suffix: str) -> str:
 
 
 def check_output_suffix(suffix: str, image: Image | None = None) -> None:
-    """Check that coloured images can be written with a suffix.
-
-    Raises:
-        ConfigError: no format has that suffix, or the image is too long for it.
-    """
+    """Check that coloured images can be written with a suffix; otherwise a `ConfigError`, see `kind_of`."""
     if suffix.lower() != OPENRASTER:
         kind_of(suffix, image, (*OUTPUT_SUFFIXES, OPENRASTER))
 
