@@ -121,7 +121,7 @@ def test_what_was_asked_is_not_asked_again_but_of_another_network(asked, folders
 def test_the_pixels_of_one_image_are_held_at_a_time(asked, tmp_path, monkeypatch):
     pairs, measured, _ = asked
     shown, held = [], []
-    row_pixels, ask = module.row_pixels, module._run_network
+    row_pixels, ask = parts.row_pixels, module._run_network
 
     def watched(*given):
         for truth, samples in row_pixels(*given):
@@ -132,7 +132,7 @@ def test_the_pixels_of_one_image_are_held_at_a_time(asked, tmp_path, monkeypatch
         held.append(sum(each() is not None for each in shown))
         return ask(*given)
 
-    monkeypatch.setattr(module, "row_pixels", watched)
+    monkeypatch.setattr(parts, "row_pixels", watched)
     monkeypatch.setattr(module, "_run_network", counting)
     run_networks(pairs, DEEP, measured, fake(), None, tmp_path / "anew")
     assert len(held) == 6 * 7 * 2

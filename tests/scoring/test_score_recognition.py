@@ -15,12 +15,16 @@ from knowhue.evaluation.recognition import open_classifier
 from knowhue.images.image import Pixels
 from knowhue.report.text import p_text
 from knowhue.scoring.files import require_same_networks, to_json
-from knowhue.scoring.networks import open_scorers, run_networks
+from knowhue.scoring.networks import (
+    CrossValidatedProbe,
+    open_folder_classifier,
+    open_scorers,
+    run_networks,
+)
 from knowhue.scoring.page import render, to_latex, with_ends
 from knowhue.scoring.pairing import GRAY, TRUTH, Pairs, Stored, pair
 from knowhue.scoring.parts import measure_rows
 from knowhue.scoring.protocols import PROTOCOLS, NetworkOptions
-from knowhue.scoring.recognition import CrossValidatedProbe, open_folder_classifier
 from knowhue.scoring.table import make_scores, paired_differences
 from knowhue.statistics.crossed import variance_of_two_more
 from knowhue.storage import write_json

@@ -1,8 +1,9 @@
 """Scores by networks: LPIPS, distances between sets with their intervals, and recognition; needs torch."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from knowhue.config import Evaluation, digest
-from knowhue.errors import ConfigError
+from knowhue.errors import ConfigError, did_you_mean, few, shown, system_reason
 from knowhue.evaluation.features import (
     DISTANCES,
     LPIPS,
@@ -29,30 +30,19 @@ from knowhue.evaluation.features import (
     open_networks,
     triangle,
 )
+from knowhue.evaluation.recognition import LIKELIEST, ImageClassifier, fit_probe, open_classifier
 from knowhue.images.image import Pixels
 from knowhue.runs import Report
+from knowhue.scoring import parts
 from knowhue.scoring.measures import MEASURES
 from knowhue.scoring.pairing import ALWAYS, TRUTH, Pairs
-from knowhue.scoring.parts import (
-    KeptArrays,
-    Measured,
-    Portion,
-    cached_arrays,
-    over_samples,
-    portions,
-    row_pixels,
-    versions,
-)
 from knowhue.scoring.protocols import NetworkOptions, Protocol
-from knowhue.scoring.recognition import (
-    CrossValidatedProbe,
-    FolderClassifier,
-    open_folder_classifier,
-    require_classes,
-)
 from knowhue.scoring.table import NetworkScores, SetDistance
+from knowhue.settings_text import plain_name
 from knowhue.statistics.clustered import deal_groups, jackknifed
 
+FOLDS = 5
+"""Folds of the probe: each image is classified by a probe that was not fitted to it."""
 PER_FEATURE = 2
 """Images per feature that an interval of a Frechet distance needs; with fewer, its bias is not of order 1 / N."""
 
@@ -120,8 +110,132 @@ def _group_sums(x: Features, y: Features, rows: Sequence[NDArray[np.int64]]) -> 
     return found - np.diag([diagonal[each].sum() for each in rows])
 
 
+class CrossValidatedProbe:
+    """A cross-validated linear probe that predicts an image's folder.
+
+    It is fitted to the features (N, D) of true images `FOLDS` times, each time without the images that it predicts.
+    """
+
+    NETWORK = (
+        "EfficientNet-Lite0 (ImageNet), 1280 pooled features; a linear probe of the folders as classes, "
+        f"fitted to the true images in {FOLDS} folds, asked about images that it was not fitted to"
+    )
+
+    def __init__(self, pairs: Pairs, true: Features) -> None:
+        names = list(dict.fromkeys(pairs.clusters))
+        self._labels = labels = np.array([names.index(name) for name in pairs.clusters])
+        folds, counts = [], Counter[str]()
+        for name in pairs.clusters:
+            folds.append(counts[name] % FOLDS)
+            counts[name] += 1
+        masks = [np.array(folds) == fold for fold in range(FOLDS)]
+        self._probes = [(mask, fit_probe(true[~mask], labels[~mask], len(names))) for mask in masks]
+
+    def recognised(self, features: Features) -> NDArray[np.float64]:
+        """1 for each image whose folder is predicted, else 0, (N,)."""
+        found = np.zeros(len(self._labels))
+        for held_out, probe in self._probes:
+            found[held_out] = probe.predict(features[held_out]) == self._labels[held_out]
+        return found
+
+
+def require_classes(pairs: Pairs) -> None:
+    """Raise `ConfigError` if there are fewer than two folders, or one has too few images for a probe."""
+    counts = {name: pairs.clusters.count(name) for name in dict.fromkeys(pairs.clusters)}
+    small = [name for name, count in counts.items() if count < FOLDS]
+    if len(counts) < 2 or small:
+        found = f"`{small[0]}` with {counts[small[0]]}" if small else f"{len(counts)} such folders"
+        raise ConfigError(
+            f"`--networks recognition` should have true images in two or more folders, a class each, of {FOLDS} or "
+            f"more images. Found {found}."
+        )
+
+
+class FolderClassifier(NamedTuple):
+    """A classifier that was trained on true colours, and the folders that its outputs stand for."""
+
+    network: ImageClassifier
+    stands_for: tuple[str, ...]
+    """folder that each output stands for, if any; an empty tuple if no folder is one of its classes"""
+    folders: tuple[str, ...]
+    """folder of each image"""
+    about: dict[str, Any]
+    """what must be stated with its numbers"""
+
+    @property
+    def notes(self) -> list[str]:
+        return [] if self.stands_for else [f"no accuracy of {self.network.name}: {self.about['classes']}"]
+
+    def columns(self, classes: NDArray[np.int64], true: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
+        """1 or 0 for each image, (N,), by measure, from its likeliest outputs in order, (N, `LIKELIEST`)."""
+        found = {"top1_agreement": (classes[:, 0] == true[:, 0]).astype(float)}
+        if self.stands_for:
+            right = np.array(self.stands_for)[classes] == np.array(self.folders)[:, None]
+            found["top1_accuracy"] = right[:, 0].astype(float)
+            if self.network.outputs > LIKELIEST:  # with five outputs or fewer, it would always be 1
+                found["top5_accuracy"] = right.any(1).astype(float)
+        return found
+
+
+def open_folder_classifier(given: str, classes: Path | None, pairs: Pairs) -> FolderClassifier:
+    """Open a classifier (see `open_classifier`) and match its outputs with folders, the last of each image's path.
+
+    `classes` has a line for each output, in order: the folder that it stands for, or empty for none; several outputs
+    can stand for the same folder. Without it, folders are named by WordNet ids, as in ImageNet. A `ConfigError` if the
+    file does not fit, or if outputs stand for some folders but not for all.
+    """
+    classifier = open_classifier(given)
+    folders = tuple(PurePosixPath(name).parent.name for name in pairs.truth)
+    stands_for = classifier.synsets if classes is None else _read_classes(classes, classifier)
+    unknown = [folder for folder in dict.fromkeys(folders) if not folder or folder not in stands_for]
+    if classes is not None:
+        _require_folders(classes, stands_for, set(folders))
+    source = "WordNet ids" if classes is None else f"a file ({digest(stands_for)[:12]})"
+    about = {**classifier.provenance, "classes": f"folders, by {source}"}
+    if classes is None and len(unknown) == len(set(folders)):
+        why = "no folder of images is called by the WordNet id of one of its classes (n02123045), and no --classes"
+        return FolderClassifier(classifier, (), folders, about | {"classes": why})
+    if unknown:
+        names = few([shown(folder) or "(no folder)" for folder in unknown], 3)
+        raise ConfigError(
+            f"`--classifier {classifier.name}` should have a class for every folder of images. Found none for {names} "
+            f"({len(unknown)} in all): "
+            + (
+                "give --classes FILE with one line per output: the folder that it stands for."
+                if classes is None
+                else f"name them in `{classes}`, each in the line of an output."
+            )
+        )
+    return FolderClassifier(classifier, stands_for, folders, about)
+
+
+def _read_classes(path: Path, classifier: ImageClassifier) -> tuple[str, ...]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        found = system_reason(error) if isinstance(error, OSError) else "bytes that are none"
+        raise ConfigError(f"`--classes` should be a text file in UTF-8. Found `{path}`: {found}.") from None
+    if len(lines) != classifier.outputs:
+        raise ConfigError(
+            f"`--classes` should have a line for each of the {classifier.outputs} outputs of {classifier.name}, empty "
+            f"where it stands for no folder. Found {len(lines)} in `{path}`."
+        )
+    return tuple(plain_name(line.strip()) for line in lines)  # as for folders, see `pairing`
+
+
+def _require_folders(path: Path, stands_for: Sequence[str], folders: Collection[str]) -> None:
+    """Check for misspelt lines: an output for a folder that does not exist would always be wrong."""
+    odd = {name: number for number, name in enumerate(stands_for, 1) if name and name not in folders}
+    if odd:
+        named = few([f"`{shown(name)}` in line {number}" for name, number in odd.items()], 3)
+        raise ConfigError(
+            f"`--classes` should name folders of true images. Found {named} of `{path}`, which none is called."
+            f"{did_you_mean(next(iter(odd)), folders)} Leave the line of an output empty that stands for none."
+        )
+
+
 _CLASSES = "answers"
-TOOLS = versions("torch", "torchvision", "timm")
+TOOLS = parts.versions("torch", "torchvision", "timm")
 """Packages whose versions are part of cache keys, because they affect resizing and results."""
 _VERSION = 3  # version of what is computed per image, to be increased with each change, which invalidates cached arrays
 
@@ -195,7 +309,7 @@ def open_scorers(options: NetworkOptions, pairs: Pairs, primary: str) -> ScoreNe
 def run_networks(
     pairs: Pairs,
     protocol: Protocol,
-    measured: Mapping[str, Measured],
+    measured: Mapping[str, parts.Measured],
     networks: ScoreNetworks,
     reference: str | None,
     cache: Path,
@@ -217,7 +331,7 @@ def run_networks(
     with threadpool_limits(1), torch.no_grad():
         for row in rows:
             kept = []
-            for portion in portions(pairs, measured):
+            for portion in parts.portions(pairs, measured):
                 kept.append(_cached(portion, row, protocol, networks, cache))
                 done += len(portion.names)
                 report({"stage": "score", "done": done, "total": total})
@@ -282,14 +396,16 @@ def _bias_notes(about: Mapping[str, Any], distances: Sequence[SetDistance]) -> l
     ]
 
 
-def _cached(part: Portion, row: str, protocol: Protocol, networks: ScoreNetworks, cache: Path) -> KeptArrays:
+def _cached(
+    part: parts.Portion, row: str, protocol: Protocol, networks: ScoreNetworks, cache: Path
+) -> parts.KeptArrays:
     """The outputs of all networks for a row, cached separately for each network."""
     key = part.key(row, protocol)
     keys = {name: digest([_VERSION, TOOLS, key, name, each]) for name, each in networks.provenance.items()}
 
-    def compute(names: list[str]) -> dict[str, KeptArrays]:
-        outputs: dict[str, list[KeptArrays]] = {name: [] for name in names}
-        for pixels in row_pixels(part, row, protocol):  # one image at a time, to bound the memory
+    def compute(names: list[str]) -> dict[str, parts.KeptArrays]:
+        outputs: dict[str, list[parts.KeptArrays]] = {name: [] for name in names}
+        for pixels in parts.row_pixels(part, row, protocol):  # one image at a time, to bound the memory
             for name, images in outputs.items():
                 images.append(_run_network(name, *pixels, networks))
         return {
@@ -297,11 +413,13 @@ def _cached(part: Portion, row: str, protocol: Protocol, networks: ScoreNetworks
             for name, images in outputs.items()
         }
 
-    found = cached_arrays(cache, keys, compute)
+    found = parts.cached_arrays(cache, keys, compute)
     return {name: each for own in found.values() for name, each in own.items()}
 
 
-def _run_network(name: str, truth: Pixels, samples: Sequence[Pixels], networks: ScoreNetworks) -> KeptArrays:
+def _run_network(
+    name: str, truth: Pixels, samples: Sequence[Pixels], networks: ScoreNetworks
+) -> parts.KeptArrays:
     """Features or classes of the first sample; for LPIPS the mean over samples, the best, and between samples."""
     if name == _CLASSES and networks.classifier is not None:
         return {name: networks.classifier.network.predict(samples[0])}
@@ -310,7 +428,7 @@ def _run_network(name: str, truth: Pixels, samples: Sequence[Pixels], networks: 
         return {name: compute(_tensor(samples[0]))[0].numpy()}
     shown, true = [_tensor(each) for each in samples], _tensor(truth)
     rows = [{LPIPS: float(compute(each, true))} for each in shown]
-    found = over_samples(rows, "diversity_lpips", compute, shown)
+    found = parts.over_samples(rows, "diversity_lpips", compute, shown)
     return {column: np.asarray(each, np.float64) for column, each in found.items()}
 
 

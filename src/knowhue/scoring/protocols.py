@@ -113,7 +113,7 @@ class NetworkOptions(NamedTuple):
     classifier: str | None = None
     """`timm:NAME`, perhaps with its weights, see `evaluation.recognition.open_classifier`"""
     classes: Path | None = None
-    """file with the folder that each output of the classifier stands for, see `recognition.open_folder_classifier`"""
+    """file with the folder that each output of the classifier stands for, see `networks.open_folder_classifier`"""
     inception_weights: Path | None = None
     """file of weights; None downloads them"""
     lpips_weights: Path | None = None
