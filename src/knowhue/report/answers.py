@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from knowhue.errors import few, minus, plural, spaced
 from knowhue.report.contrasts import Bounds, Contrast, Wording, wording
-from knowhue.report.findings import ORACLE, Findings, Headroom, Judged, beaten, levels
+from knowhue.report.findings import ORACLE, Findings, Headroom, Judged, beaten
 from knowhue.report.study import Study
 from knowhue.report.text import Measure, measure, p_words, seeds_text
 from knowhue.statistics.verdicts import Word, beside_margin, fewest_seeds
@@ -245,7 +245,7 @@ def _oracle_gain(row: Headroom, bounds: Bounds, measured: Measure, sesoi: float,
 def _beaten_by_baseline(study: Study, question: str) -> str:
     """Return a caveat that names the models that are no better than a trivial baseline; empty if all are better."""
     spec = study.questions[question]
-    losers, trivial = beaten(study, spec.metric, levels(study, spec.metric, (spec.single, spec.multi)))
+    losers, trivial = beaten(study, spec.metric, (spec.single, spec.multi))
     if not losers:
         return ""
     measured = measure(study.metrics, spec)

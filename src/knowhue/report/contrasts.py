@@ -180,9 +180,8 @@ def contrast(table: ScoreTable, metric: str, before: str, after: str, label: str
     # a diverged run has no scores of single images, and those of the others would have another mean
     images = None if diverged else image_differences(table, metric, arms, seeds, label)
     scores = np.array([(first[seed], second[seed]) for seed in seeds], float)
-    return Contrast(
-        metric, arms, table.lower_is_better(metric), _limits(table, metric), seeds, scores, diverged, images
-    )
+    lower, limits = table.lower_is_better(metric), _limits(table, metric)
+    return Contrast(metric, arms, lower, limits, seeds, scores, diverged, images)
 
 
 def primary(study: Study, question: str) -> Contrast | None:

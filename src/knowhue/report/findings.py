@@ -1,6 +1,6 @@
 """A study's findings: verdicts on its questions, tests of further metrics, headroom, and secondary analyses."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -119,23 +119,16 @@ def judged(
     return Judged(word, alpha, found, outer, inner, limit, need, more)
 
 
-def beaten(
-    study: Study, metric: str, levels: tuple[float | None, float | None]
-) -> tuple[list[int], dict[str, float]]:
-    """Return which levels (0 single-task, 1 multi-task) are no better than a trivial baseline, and these baselines."""
+def beaten(study: Study, metric: str, arms: Sequence[str]) -> tuple[dict[int, float], dict[str, float]]:
+    """Return the levels of arms that are no better than a trivial baseline, by place, and these baselines."""
     lower, trivial = study.table.lower_is_better(metric), floors(study.baselines, metric)
-    losers = [
-        (place, name)
-        for place, level in enumerate(levels)
-        for name, floor in trivial.items()
-        if level is not None and not_better(level, floor, lower)
-    ]
-    return sorted({place for place, _ in losers}), {name: trivial[name] for _, name in losers}
-
-
-def levels(study: Study, metric: str, arms: tuple[str, str]) -> tuple[float | None, float | None]:
-    before, after = (mean([run.metric(metric) for run in study.finished(arm)]) for arm in arms)
-    return before, after
+    levels, baselines = {}, {}
+    for place, arm in enumerate(arms):
+        level = mean([run.metric(metric) for run in study.finished(arm)])
+        for name, floor in trivial.items():
+            if level is not None and not_better(level, floor, lower):
+                levels[place], baselines[name] = level, floor
+    return levels, baselines
 
 
 def secondaries(study: Study) -> dict[tuple[str, str], FamilyTest]:
@@ -181,8 +174,9 @@ def headrooms(study: Study, question: str) -> list[Headroom]:
     if found is not None and spec.single != ORACLE:
         # at the level of equivalence, the claim that it is compared with
         bounds = found.bounds(1 - 2 * study.alpha)
-        if sign < 0 and bounds.interval is not None:
-            bounds = bounds._replace(interval=(-bounds.interval[1], -bounds.interval[0]))
+        if bounds.interval is not None:
+            low, high = sorted(sign * end for end in bounds.interval)
+            bounds = bounds._replace(interval=(low, high))
         rows.append(_headroom(ORACLE, sign * found.estimate, spec.sesoi, bounds))
     level = mean([run.metric(spec.metric) for run in study.finished(spec.single)])
     trivial = {name: sign * value for name, value in floors(study.baselines, spec.metric).items()}

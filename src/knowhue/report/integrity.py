@@ -8,7 +8,7 @@ from typing import Any
 from knowhue.errors import few, plural, spaced
 from knowhue.plan import plan_of
 from knowhue.report.diagnostics import gradient_warnings
-from knowhue.report.findings import beaten, levels
+from knowhue.report.findings import beaten
 from knowhue.report.reading import GATE_PARTS, block, gate_failures
 from knowhue.report.study import TASK_TITLES, UNPAIRED, Row, Run, Study, arm_label, sides, tasks
 from knowhue.report.text import number, plain, seeds_text, span
@@ -221,15 +221,16 @@ def _worse_than_trivial(study: Study) -> Iterator[tuple[str, str]]:
             about = study.metrics.get(metric, {})
             if about.get("better") not in ("lower", "higher") or about.get("task", question) != question:
                 continue
-            scores, unit = levels(study, metric, arms), study.unit(metric)
-            losers, trivial = beaten(study, metric, scores)
-            if not losers:
-                continue
-            names = " and ".join(
-                f"{('single-task', 'multi-task')[place]} {number(scores[place], unit)}" for place in losers
+            (losers, trivial), unit = beaten(study, metric, arms), study.unit(metric)
+            lost = (
+                f"{('single-task', 'multi-task')[at]} {number(level, unit)}" for at, level in losers.items()
             )
             floors = ", ".join(f"{spaced(name)} {number(level, unit)}" for name, level in trivial.items())
-            yield study.label(metric), f"{names} no better than a trivial baseline ({floors})."
+            if losers:
+                yield (
+                    study.label(metric),
+                    f"{' and '.join(lost)} no better than a trivial baseline ({floors}).",
+                )
 
 
 def _log_warnings(study: Study, arm: str) -> Iterator[tuple[str, str]]:

@@ -360,14 +360,15 @@ def floors(baselines: Mapping[str, Row], metric: str) -> dict[str, float]:
 
 def tidy_scores(study: Study) -> Iterator[Score]:
     """Return every finite score of every finished run, over all images and over each class."""
-    for run in study.finished_runs:
-        by_label = {"": run.all_scores, **run.scores.get("per_class", {})}
-        yield from (
-            Score(run.arm, run.seed, metric, value, label)
-            for label, scores in by_label.items()
-            for metric, value in scores.items()
-            if value is not None and math.isfinite(value)
-        )
+    for arm in study.runs:
+        for run in study.finished(arm):
+            by_label = {"": run.all_scores, **run.scores.get("per_class", {})}
+            yield from (
+                Score(arm, run.seed, metric, value, label)
+                for label, scores in by_label.items()
+                for metric, value in scores.items()
+                if value is not None and math.isfinite(value)
+            )
 
 
 class Sides(NamedTuple):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from knowhue.errors import minus, spaced
@@ -184,9 +185,7 @@ def _scores(task: str) -> PageTable:
         return TableCell(f"{study.label(row['metric'])}{arrow}", row.get("role", ""))
 
     cells: Cells = {"Metric": scored, **_OF_SEEDS, **_DIFFERENCE, **_TESTED}
-    return PageTable(
-        TASK_TITLES[task], "", lambda findings: task_scores(findings, task), cells, names=1, kind="scores"
-    )
+    return PageTable(TASK_TITLES[task], "", partial(task_scores, task=task), cells, names=1, kind="scores")
 
 
 def _questions(findings: Findings) -> list[dict[str, Any]]:

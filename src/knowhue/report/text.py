@@ -104,10 +104,8 @@ def signed(values: Sequence[float], places: int) -> list[str]:
             places += 1
     most = max(map(abs, values), default=0.0)
     nothing = "0" if _by_power_of_ten(most, places) else f"{0:.{places}f}"
-    return [
-        _format(value, places, most, "+").replace("+nan", "nan") if count else nothing
-        for value, count in zip(values, counts, strict=True)
-    ]
+    texts = (_format(value, places, most, "+").replace("+nan", "nan") for value in values)
+    return [text if count else nothing for text, count in zip(texts, counts, strict=True)]
 
 
 def p_text(p: float | None) -> str:
@@ -163,9 +161,7 @@ def terminal_table(rows: Sequence[Sequence[TableCell]]) -> list[str]:
     >>> terminal_table([[TableCell(each) for each in row] for row in cells])
     ['        p', 'L1   12.0', 'GAN   9.5']
     """
-    first, *others = (
-        _wrapped_column(cells, not place) for place, cells in enumerate(zip(*rows, strict=True))
-    )
+    first, *others = (_wrapped_column(cells, not at) for at, cells in enumerate(zip(*rows, strict=True)))
     blocks = [[first]]
     for column in others:
         width = sum(2 + _width(each) for each in blocks[-1]) + _width(column)
@@ -194,12 +190,9 @@ def _width(column: Sequence[Sequence[str]]) -> int:
 
 def _aligned(columns: Sequence[Sequence[Sequence[str]]]) -> list[str]:
     """Return lines in which the first column is aligned to the left, the others to the right."""
-    widths = [_width(column) for column in columns]
-    lines = [line for row in zip(*columns, strict=True) for line in zip_longest(*row, fillvalue="")]
-    return [
-        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip()
-        for line in lines
-    ]
+    first, *widths = map(_width, columns)
+    lines = (line for row in zip(*columns, strict=True) for line in zip_longest(*row, fillvalue=""))
+    return ["  ".join([head.ljust(first), *map(str.rjust, line, widths)]).rstrip() for head, *line in lines]
 
 
 def plain(value: object) -> str:
