@@ -262,7 +262,7 @@ def test_a_diverged_reference_sets_no_budget(plan, compared, tmp_path):
         write_json(copy / "status.json", {"state": "diverged"})
     with pytest.raises(
         RunError,
-        match=r"`gan` diverged with every seed.*Name a budget or another one, in a new folder",
+        match=r"`gan` diverged with every seed.*Name a budget or another reference",
     ):
         equal_wall_clock(plan, tmp_path)
 

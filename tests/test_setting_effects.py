@@ -150,7 +150,7 @@ def test_what_an_arm_says_has_to_have_an_effect_in_that_arm():
     ],
 )
 def test_a_plan_sets_no_seed_beside_its_seeds(place, plan):
-    with pytest.raises(ConfigError, match=rf"^`{place}\.seed` should be left to `seeds`, .* Found 7\."):
+    with pytest.raises(ConfigError, match=rf"^`{place}\.seed` should be left to `seeds`\. Found 7\."):
         check_new_plan(checked(Plan, {"seeds": [1, 2], **plan}))
     assert check_new_plan(Plan(seeds=(1, 2))).seeds == (1, 2)
 

@@ -182,7 +182,7 @@ def test_the_command_that_the_refusal_of_another_plan_names_goes_on(study, confi
 
 def test_a_new_study_replaces_nobodys_files_and_leaves_those_beside(config, tmp_path):
     (tmp_path / "results.json").write_text("of others")
-    with pytest.raises(RunError, match=r"should be free for a study\. Found results\.json there"):
+    with pytest.raises(RunError, match=r"should be free for a study\. Found results\.json\."):
         run_study(make_plan(config), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
 
@@ -437,7 +437,7 @@ def test_a_set_without_any_colour_ends_in_numbers_and_words(tiny, short, tmp_pat
 def test_an_engine_does_not_go_with_processes_that_torch_started(config, tmp_path, monkeypatch):
     monkeypatch.setattr("knowhue.study.Engine", lambda _: SimpleNamespace(share=SimpleNamespace(world=2)))
     with pytest.raises(
-        ConfigError, match=r"Workers of `--engine local` cannot be combined with torch\.distributed\.run"
+        ConfigError, match=r"`--engine local` cannot be combined with torch\.distributed\.run"
     ):
         run_study(make_plan(config), tmp_path / "study", open_engine(workers=3))
     assert not (tmp_path / "study").exists()

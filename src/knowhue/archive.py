@@ -175,9 +175,7 @@ def _inside(images: Store, colours: Store, source: str, out: str) -> str:
         raise ImageError(f"`source` should be a folder of images, or a URL. Found `{source}`.")
     # if the output contained the source, an output could replace an original of the same name
     if f"{images.place}/".startswith(f"{colours.place}/"):
-        raise ConfigError(
-            f"`out` should be another place than that of the images, and not contain it. Found `{out}`. Name another."
-        )
+        raise ConfigError(f"`out` should not be or contain the place of the images. Found `{out}`.")
     below = f"{images.place}/"
     return colours.place.removeprefix(below) if colours.place.startswith(below) else ""
 

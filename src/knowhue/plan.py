@@ -151,9 +151,7 @@ class Plan(Section):
             except ConfigError as error:
                 raise ValueError(f"arm `{name}`: {error}") from None
             if _SHARED(own) != _SHARED(self.config):
-                raise ValueError(
-                    f"arm `{name}` should leave `images`, `training.precision` and `evaluation.split` to `config`."
-                )
+                raise ValueError(f"arm `{name}` should leave images, precision and split to `config`.")
         if self.budget_s is not None and self.reference is None:
             wanted = "left out of a study without a `reference`, which trains nothing for equal wall-clock"
             raise ValueError(should_be("budget_s", wanted, self.budget_s))
@@ -338,9 +336,7 @@ def check_new_plan(plan: Plan) -> Plan:
     }
     for place, settings in set_by.items():
         if settings.get("seed"):
-            raise ConfigError(
-                f"`{place}.seed` should be left to `seeds`, with which every arm is trained. Found {settings['seed']}."
-            )
+            raise ConfigError(f"`{place}.seed` should be left to `seeds`. Found {settings['seed']}.")
     configs = {arm: plan.arm_settings(arm) for arm in plan.arms}
     # `plan.config` itself counts, because shared settings may be meant for arms of other studies
     require_effect(changed(plan.config), [plan.config, *configs.values()])
@@ -397,9 +393,7 @@ def read_tuning(root: Path) -> Mapping[str, Any]:
     """`study.json` of a tuning study; `ConfigError` if the study is not one."""
     described = read_frozen(root)
     if described.get("purpose") != "tuning":
-        raise ConfigError(
-            f"`--tuned-on` should be the folder of a tuning study, made by --tuning. Found `{root}`, which reports."
-        )
+        raise ConfigError(f"`--tuned-on` should be the folder of a tuning study. Found `{root}`.")
     return described
 
 

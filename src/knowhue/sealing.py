@@ -235,9 +235,7 @@ def _unpack(path: Path, root: Path) -> dict[str, str]:
                 raise RunError(f"{path}: {size / 2**30:.0f} GiB when unpacked, or too many files")
             places = Counter(archive.extract(entry, root) for entry in archive.infolist())
         if twice := [_name(Path(place), root) for place, count in places.items() if count > 1]:
-            raise RunError(
-                f"{path}: stored twice, of which programs read different copies: {few(twice, 3)}; no sealed study does"
-            )
+            raise RunError(f"{path}: stored twice: {few(twice, 3)}; no sealed study has that")
         crate = json.loads((root / CRATE).read_text(encoding="utf-8"))
         return {str(each["@id"]): each["sha256"] for each in crate["@graph"] if each.get("@type") == "File"}
     except OSError as error:

@@ -57,9 +57,7 @@ def equal_wall_clock(plan: Plan, root: Path) -> dict[str, Any]:
     finished = [run for run in _ended(plan, str(plan.reference), root) if has_finished(run)]
     budget = plan.budget_s or _mean([sum(_train_seconds(run)) for run in finished])
     if not budget:
-        raise RunError(
-            f"The reference `{plan.reference}` diverged with every seed. Name a budget or another one, in a new folder."
-        )
+        raise RunError(f"`{plan.reference}` diverged with every seed. Name a budget or another reference.")
     epochs: dict[str, Epochs] = {}
     for method in plan.planned_arms:
         runs = _ended(plan, method, root)
@@ -208,9 +206,7 @@ def _begin(
     """
     engine = Engine(plan.config.training)
     if not isinstance(executor, InProcess) and engine.share.world > 1:
-        raise ConfigError(
-            f"Workers of `--engine {executor.name}` cannot be combined with torch.distributed.run. Use one of the two."
-        )
+        raise ConfigError(f"`--engine {executor.name}` cannot be combined with torch.distributed.run.")
     _refuse_another_plan(plan, root)
     _require_free_folder(root)
 
@@ -411,9 +407,7 @@ def _require_free_folder(root: Path) -> None:
     names = ("baselines.json", "metrics.json", COSTS, "results.json", "report.html")
     found = [name for name in names if (root / name).exists()]
     if found and not (root / FROZEN).exists():
-        raise RunError(
-            f"`{root}` should be free for a study. Found {', '.join(found)} there. Name another folder, or empty it."
-        )
+        raise RunError(f"`{root}` should be free for a study. Found {', '.join(found)}. Name another folder.")
 
 
 def _refuse_other_parts(root: Path, parts: dict[str, Any]) -> None:

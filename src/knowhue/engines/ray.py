@@ -128,6 +128,4 @@ def _result(future: "Future[object]") -> None:
         cause = error.cause if isinstance(error, RayTaskError) else error
         if not isinstance(cause, RayError):
             raise cause from None
-        raise RunError(
-            f"Ray gave up a job: {str(cause).strip().splitlines()[0]} To go on, run the same command again."
-        ) from None
+        raise RunError(f"Ray gave up a job: {first_line(cause)} Run the same command again.") from None

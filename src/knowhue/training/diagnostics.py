@@ -192,7 +192,5 @@ def find_faults(train: Mapping[str, float], validation: Mapping[str, float]) -> 
             f"discriminator saturated: right on {100 * real:.0f} % of real and {100 * fake:.0f} % of generated patches"
         )
     if validation.get("chroma_ratio", 1.0) < GRAY_RATIO:
-        faults.append(
-            f"colours collapsed to gray: mean chroma is {validation['chroma_ratio']:.2f} of the true"
-        )
+        faults.append(f"colours collapsed to gray: {validation['chroma_ratio']:.2f} of the true mean chroma")
     return faults

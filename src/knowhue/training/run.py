@@ -416,9 +416,7 @@ def _join(logs: Sequence[Sequence[LogEntry]]) -> list[LogEntry]:
 def _require_consistent(config: Config) -> None:
     training, colour, size = config.training, config.colour, config.images.size_px
     if training.shift_px >= size:
-        raise ConfigError(
-            should_be("training.shift_px", f"below `images.size_px`, {size}", training.shift_px)
-        )
+        raise ConfigError(should_be("training.shift_px", f"below the images' {size}", training.shift_px))
     if colour.method == "pix2pix" and size < PatchGAN.SMALLEST_PX:
         wanted = f"{PatchGAN.SMALLEST_PX} or more for `colour.method = pix2pix`"
         raise ConfigError(should_be("images.size_px", wanted, size))

@@ -106,9 +106,7 @@ def find_source(name: str) -> Source:
     config = source.config
     if not config.has_encoder or (config.colour.oracle and "colour" in config.tasks.names):
         found = "an oracle, which is given the true class" if config.has_encoder else "one without an encoder"
-        raise RunError(
-            f"`--start-from` should be a run that others can start from, such as of `multi`. Found `{name}`, {found}."
-        )
+        raise RunError(f"`--start-from` should be a run that others can start from. Found `{name}`, {found}.")
     return source
 
 
