@@ -80,7 +80,7 @@ def test_hash_covers_what_an_arm_comes_to(monkeypatch):
     """If the same edits give other runs in a later version, it is another study."""
     before = Plan().hash(PARTS)
     monkeypatch.setattr(
-        plan_module, "edit", lambda config, changes: edit(edit(config, changes), {"class": SMOOTHED})
+        plan_module.presets, "edit", lambda config, changes: edit(edit(config, changes), {"class": SMOOTHED})
     )
     assert Plan().hash(PARTS) != before
 

@@ -11,31 +11,11 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
+from knowhue import presets, runs
 from knowhue.arguments import checked_arguments
 from knowhue.config import Config, PositiveFloat, Section, Task, digest
 from knowhue.errors import ConfigError, one_of, raise_problems, should_be
 from knowhue.metric_table import METRIC_NAMES, SHARES
-from knowhue.presets import (
-    ALL_METHODS,
-    ARMS,
-    METHODS,
-    THREE_ARMS,
-    checked,
-    edit,
-    head_config,
-    head_tasks,
-    merge,
-    require_arms_choose_tasks,
-)
-from knowhue.runs import (
-    hashed_settings,
-    read_frozen,
-    read_log,
-    read_status,
-    read_study_file,
-    run_folder,
-    run_state,
-)
 from knowhue.setting_effects import changed, differing, require_effect
 from knowhue.statistics import ALPHA, LEAST_ALPHA
 
@@ -96,7 +76,7 @@ class Plan(Section):
     """the co-primary questions, by task; by default those whose arms are in `arms`"""
     alpha: Alpha = ALPHA
     """family-wise error rate of all questions together, divided among them"""
-    arms: dict[str, dict[str, Any]] = Field(default=THREE_ARMS, min_length=1)
+    arms: dict[str, dict[str, Any]] = Field(default=presets.THREE_ARMS, min_length=1)
     """by name of the arm: the settings in which it differs from `config`"""
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = (0,)
     """random seeds; each arm is trained with each of them"""
@@ -117,8 +97,8 @@ class Plan(Section):
     def _choose_questions(cls, values: Any) -> Any:
         if not isinstance(values, Mapping) or "questions" in values:
             return values
-        arms = values.get("arms", THREE_ARMS)
-        known = set(arms if isinstance(arms, Mapping) else THREE_ARMS)
+        arms = values.get("arms", presets.THREE_ARMS)
+        known = set(arms if isinstance(arms, Mapping) else presets.THREE_ARMS)
         return {**values, "questions": {n: q for n, q in QUESTIONS.items() if {q.single, q.multi} <= known}}
 
     @model_validator(mode="after")
@@ -189,25 +169,28 @@ class Plan(Section):
 
         Arms at equal wall-clock are not part of it: they follow from the training times at equal images.
         """
-        dumped = self.model_dump(mode="json", exclude={"config"}) | {"config": hashed_settings(self.config)}
+        dumped = self.model_dump(mode="json", exclude={"config"}) | {
+            "config": runs.hashed_settings(self.config)
+        }
         if self.reference is None:
             return {name: value for name, value in dumped.items() if name not in ("reference", "budget_s")}
         return dumped | {"arms": {arm: dumped["arms"][arm] for arm in self.planned_arms}}
 
     def hash(self, parts: Mapping[str, Any]) -> str:
         """SHA-256, as 64 hex digits, of the plan and of `study.hashed_parts` (images and weights)."""
-        resolved = {arm: hashed_settings(self.arm_settings(arm)) for arm in self.planned_arms}
+        resolved = {arm: runs.hashed_settings(self.arm_settings(arm)) for arm in self.planned_arms}
         return digest(self.frozen | {"resolved": resolved, "parts": dict(parts)})
 
     def computed_in(self, precision: str) -> "Plan":
         """The plan with the `training.precision` that an engine resolved, because `auto` depends on the machine."""
-        return self.model_copy(update={"config": edit(self.config, {"training": {"precision": precision}})})
+        config = presets.edit(self.config, {"training": {"precision": precision}})
+        return self.model_copy(update={"config": config})
 
     def arm_settings(self, arm: str) -> Config:
-        return edit(self.config, self.arms[arm])
+        return presets.edit(self.config, self.arms[arm])
 
     def run_config(self, arm: str, seed: int) -> Config:
-        return edit(self.config, {**self.arms[arm], "seed": seed})
+        return presets.edit(self.config, {**self.arms[arm], "seed": seed})
 
     @property
     def cells(self) -> list[tuple[str, int]]:
@@ -235,8 +218,8 @@ class Plan(Section):
         for name, (heads, tuned) in epochs.items():
             if (heads, tuned) != self.epochs(name):
                 training = {"heads": {"epochs": heads}, "finetune": {"epochs": tuned}}
-                arms[name + CLOCK] = merge(self.arms[name], {"training": training})
-        return checked(Plan, {**self.model_dump(mode="json"), "arms": arms})
+                arms[name + CLOCK] = presets.merge(self.arms[name], {"training": training})
+        return presets.checked(Plan, {**self.model_dump(mode="json"), "arms": arms})
 
 
 @checked_arguments
@@ -262,8 +245,8 @@ def make_plan(
         ConfigError: an arm is unknown, a seed is repeated or was used for tuning, or there is no arm.
     """
     arms = config.arms if arms is None else arms
-    _require_known("arms", arms, ARMS)
-    chosen = {arm: dict(ARMS[arm]) for arm in arms}
+    _require_known("arms", arms, presets.ARMS)
+    chosen = {arm: dict(presets.ARMS[arm]) for arm in arms}
     trained = [f"{config.tasks.weights.class_:g}"] if "multi" in chosen else []
     weights = [f"{weight:g}" for weight in task_weight_grid]
     if len({*trained, *weights}) < len(trained + weights):
@@ -271,7 +254,8 @@ def make_plan(
         found = ",".join(f"{weight:.12g}" for weight in task_weight_grid)
         raise ConfigError(should_be("task_weight_grid", wanted, found))
     for name, weight in zip(weights, task_weight_grid, strict=True):
-        chosen[f"multi-class{name}"] = merge(ARMS["multi"], {"tasks": {"weights": {"class": float(weight)}}})
+        weighted = {"tasks": {"weights": {"class": float(weight)}}}
+        chosen[f"multi-class{name}"] = presets.merge(presets.ARMS["multi"], weighted)
     changes = {"evaluation": {"split": "validation"}} if is_tuning else {}
     values = {
         "arms": chosen,
@@ -280,13 +264,13 @@ def make_plan(
         "tuned_on_seeds": list(tuned_on_seeds),
         "config": _shared_settings(config, changes),
     }
-    return check_new_plan(checked(Plan, values))
+    return check_new_plan(presets.checked(Plan, values))
 
 
 @checked_arguments
 def make_comparison(
     config: Config,
-    methods: Sequence[str] = tuple(METHODS),
+    methods: Sequence[str] = tuple(presets.METHODS),
     reference: str | None = None,
     seeds: Sequence[int] = (0, 1, 2),
     budget_s: float | None = None,
@@ -306,19 +290,19 @@ def make_comparison(
     Raises:
         ConfigError: a method is unknown or does not fit the settings, or the reference is none of the methods.
     """
-    _require_known("methods", methods, ALL_METHODS, fewest=2)
+    _require_known("methods", methods, presets.ALL_METHODS, fewest=2)
     if config.colour.is_from_scratch:
         wanted = "left to the methods of a comparison"
         raise ConfigError(should_be("colour.method", wanted, config.colour.method, "Use --methods."))
     changes = {"tasks": {"names": ("colour",)}, "evaluation": {"recognition": True, "every_epochs": 0}}
     values = {
-        "arms": {name: ALL_METHODS[name].edits for name in methods},
+        "arms": {name: presets.ALL_METHODS[name].edits for name in methods},
         "seeds": list(seeds),
         "reference": reference or ("gan" if "gan" in methods else methods[0]),
         "budget_s": budget_s,
         "config": _shared_settings(config, changes),
     }
-    return check_new_plan(checked(Plan, values))
+    return check_new_plan(presets.checked(Plan, values))
 
 
 def check_new_plan(plan: Plan) -> Plan:
@@ -354,8 +338,8 @@ def _require_known(option: str, names: Sequence[str], known: Collection[str], fe
 
 def _shared_settings(config: Config, changes: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that all arms share; those that the plan sets itself are left at their defaults."""
-    require_arms_choose_tasks(config)
-    return edit(config, {"seed": 0, "arms": Config().arms, **changes}).model_dump(mode="json")
+    presets.require_arms_choose_tasks(config)
+    return presets.edit(config, {"seed": 0, "arms": Config().arms, **changes}).model_dump(mode="json")
 
 
 class Cell(NamedTuple):
@@ -375,23 +359,23 @@ class Cell(NamedTuple):
 
 def read_plan(root: Path) -> Plan:
     """The frozen plan of a study folder; `RunError` if none of this version exists, `ConfigError` if it is damaged."""
-    return plan_of(read_frozen(root))
+    return plan_of(runs.read_frozen(root))
 
 
 def read_planned(path: Path) -> Plan:
     """The frozen plan of a study's file, without the arms that were added for equal wall-clock; see `read_plan`."""
-    plan = plan_of(read_study_file(path))
+    plan = plan_of(runs.read_study_file(path))
     return plan.model_copy(update={"arms": {arm: plan.arms[arm] for arm in plan.planned_arms}})
 
 
 def plan_of(frozen: Mapping[str, Any]) -> Plan:
     """The plan in the content of a `study.json`."""
-    return checked(Plan, {key: frozen[key] for key in Plan.model_fields if key in frozen})
+    return presets.checked(Plan, {key: frozen[key] for key in Plan.model_fields if key in frozen})
 
 
 def read_tuning(root: Path) -> Mapping[str, Any]:
     """`study.json` of a tuning study; `ConfigError` if the study is not one."""
-    described = read_frozen(root)
+    described = runs.read_frozen(root)
     if described.get("purpose") != "tuning":
         raise ConfigError(f"`--tuned-on` should be the folder of a tuning study. Found `{root}`.")
     return described
@@ -403,19 +387,20 @@ def read_cells(root: Path, plan: Plan) -> list[Cell]:
 
 def head_folders(root: Path, config: Config) -> list[Path]:
     """The folders of the heads that a run starts from; none for a network without an encoder."""
-    return [run_folder(root / "heads", task, head_config(config, task)) for task in head_tasks(config)]
+    heads = {task: presets.head_config(config, task) for task in presets.head_tasks(config)}
+    return [runs.run_folder(root / "heads", task, own) for task, own in heads.items()]
 
 
 def _cell(root: Path, plan: Plan, arm: str, seed: int) -> Cell:
     config = plan.run_config(arm, seed)
-    folder = run_folder(root, arm, config)
-    log, status = read_log(folder, "finetune"), read_status(folder)
+    folder = runs.run_folder(root, arm, config)
+    log, status = runs.read_log(folder, "finetune"), runs.read_status(folder)
     heads, tuned = plan.epochs(arm)
-    state, epochs = run_state(folder), heads + len(log)
+    state, epochs = runs.run_state(folder), heads + len(log)
     if not status:
         folders = head_folders(root, config)
-        if any(read_status(head).get("state") == "running" for head in folders):
+        if any(runs.read_status(head).get("state") == "running" for head in folders):
             state = "running"
-        epochs = sum(len(read_log(head)) for head in folders) // max(len(folders), 1)
+        epochs = sum(len(runs.read_log(head)) for head in folders) // max(len(folders), 1)
     seconds = sum(entry["seconds"] for entry in log) + status.get("seconds", {}).get("evaluate", 0.0)
     return Cell(arm, seed, state, epochs, heads + tuned, round(seconds, 1))

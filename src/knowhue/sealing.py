@@ -17,6 +17,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from knowhue import runs
 from knowhue.errors import ConfigError, KnowhueError, RunError, few, plural, system_reason
 from knowhue.evaluation.aggregation import class_metrics, score_rows
 from knowhue.metric_table import RUN_METRICS
@@ -25,15 +26,6 @@ from knowhue.report.page import RESULTS, write_report
 from knowhue.report.reading import read_images, read_study
 from knowhue.report.results import compare, conclude
 from knowhue.report.study import Row
-from knowhue.runs import (
-    ENDED,
-    OTHER_SETTINGS,
-    damaged_files,
-    path_hint,
-    read_frozen,
-    require_intact,
-    run_folder,
-)
 from knowhue.storage import SEAL, file_digest, finite_or_none, replacing
 from knowhue.temporary import temporary_folder
 
@@ -85,14 +77,14 @@ def pack(folder: Path, out: Path) -> int:
     """Seal a finished study, and return the number of files in it; `RunError` if some of its runs have not ended."""
     if out.suffix.lower() != ".zip":
         raise ConfigError(f"A sealed study should be named `.zip`. Found `{out}`.")
-    frozen, plan = read_frozen(folder), read_plan(folder)
+    frozen, plan = runs.read_frozen(folder), read_plan(folder)
     states = {f"{each.arm} of seed {each.seed}": each.state for each in read_cells(folder, plan)}
-    if exchanged := [cell for cell, state in states.items() if state == OTHER_SETTINGS]:
+    if exchanged := [cell for cell, state in states.items() if state == runs.OTHER_SETTINGS]:
         raise RunError(f"{folder}: the folder of {few(exchanged, 3)} holds a run of other settings")
-    if unfinished := [cell for cell, state in states.items() if state not in ENDED]:
+    if unfinished := [cell for cell, state in states.items() if state not in runs.ENDED]:
         raise RunError(f"{folder}: {few(unfinished, 3)} have not ended yet; finish them with `knowhue study`")
     for arm, seed in plan.cells:
-        require_intact(run_folder(folder, arm, plan.run_config(arm, seed)), _RUN_FILES)
+        runs.require_intact(runs.run_folder(folder, arm, plan.run_config(arm, seed)), _RUN_FILES)
     with temporary_folder("The files of a study without its images", folder) as root:
         for path in sorted({path for pattern in KEPT for path in folder.glob(pattern)}):
             target = root / path.relative_to(folder)
@@ -175,7 +167,7 @@ def shown_problems(problems: Sequence[str]) -> Iterator[str]:
 def _about(root: Path) -> Iterator[str]:
     """When, and by which version, the study says that it was frozen, and its hash."""
     with suppress(KnowhueError, LookupError):  # changed files are reported elsewhere
-        frozen = read_frozen(root)
+        frozen = runs.read_frozen(root)
         yield f"Study {frozen['name']}, frozen {frozen['created']} by Knowhue {frozen['version']}"
         yield f"Plan, images and encoder's weights: SHA-256 {frozen['hash']}"
 
@@ -244,7 +236,7 @@ def _unpack(path: Path, root: Path) -> dict[str, str]:
         more = "; name what `knowhue pack` makes of it" if path.is_dir() else ""
         raise RunError(f"{path}: {system_reason(error)}{more}") from None
     except (zipfile.BadZipFile, zlib.error, EOFError, *_DAMAGE) as error:
-        other = "" if path.suffix.lower() in ("", ".zip") else path_hint(path)
+        other = "" if path.suffix.lower() in ("", ".zip") else runs.path_hint(path)
         found = f"not a sealed study, or damaged ({error})"
         raise RunError(f"{path}: {found}; `knowhue pack` makes one.{other}") from None
 
@@ -264,7 +256,7 @@ def _changed_in_runs(root: Path, known: Collection[str]) -> Iterator[str]:
     """Files of runs and heads that have changed since these ended, without those that are reported already."""
     for folder in _runs(root):
         with suppress(KnowhueError):  # a damaged status is reported elsewhere
-            for path in damaged_files(folder, _RUN_FILES):
+            for path in runs.damaged_files(folder, _RUN_FILES):
                 if (name := _name(path, root)) not in known:
                     yield f"{name}: not as it was when its run ended"
 
@@ -278,7 +270,7 @@ class _Recomputed(NamedTuple):
 
 
 def _check_hash(root: Path) -> _Recomputed:
-    frozen, plan = read_frozen(root), read_plan(root)
+    frozen, plan = runs.read_frozen(root), read_plan(root)
     is_same = plan.hash(frozen["parts"]) == frozen["hash"]
     return _Recomputed(1, [] if is_same else ["study.json: the plan does not match its hash"])
 
@@ -314,7 +306,7 @@ def _check_results(read: _ReadImages, root: Path) -> _Recomputed:
 
 def _check_crate(names: Sequence[str], root: Path) -> _Recomputed:
     """Compare the metadata of the RO-Crate with the study and its files."""
-    found = _describe(root, names, read_frozen(root))
+    found = _describe(root, names, runs.read_frozen(root))
     return _Recomputed(0, compare(_read(root / CRATE), found, f"{CRATE}: ", 0)[1])
 
 

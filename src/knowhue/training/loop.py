@@ -18,20 +18,9 @@ from knowhue.randomness import drawing_from
 from knowhue.runs import write_log
 from knowhue.storage import finite_or_none
 from knowhue.tensors import Batch, Prediction
-from knowhue.training import checkpoint, golden
+from knowhue.training import checkpoint, golden, phases
 from knowhue.training.diagnostics import Moment, diagnose, find_faults, measure_shares, write_shares
 from knowhue.training.engine import Engine, Workspace
-from knowhue.training.phases import (
-    Networks,
-    PhaseName,
-    TrainState,
-    first_epoch,
-    learning_rate_factor,
-    make_train_state,
-    phase_of,
-    predict,
-    set_learning_rates,
-)
 from knowhue.training.step import train_step
 
 LogEntry = dict[str, Any]
@@ -49,7 +38,7 @@ class Diverged(Exception):
 
 
 def run_phase(
-    work: Workspace, config: Config, folder: Path, networks: Networks, phase: PhaseName
+    work: Workspace, config: Config, folder: Path, networks: phases.Networks, phase: phases.PhaseName
 ) -> list[LogEntry]:
     """Train to the end of a phase, from its checkpoint in `folder` if there is one, and return the log of its epochs.
 
@@ -58,14 +47,14 @@ def run_phase(
     Raises:
         Diverged: a loss is not finite, or a weight at the end.
     """
-    state = make_train_state(work.engine, networks, config, phase)
+    state = phases.make_train_state(work.engine, networks, config, phase)
     modules, optimizers = state.modules(), state.optimizers
     step = golden.golden_step(work.engine)
     done, log = checkpoint.restore_checkpoint(folder / "checkpoints", modules, optimizers, step)
     _require_finite_losses(log)
     if not done:  # otherwise it was measured before the run was interrupted
         _write_gradient_shares(work, state, folder, "fork")
-    for epoch in range(done, phase_of(config, phase).epochs):
+    for epoch in range(done, phases.phase_of(config, phase).epochs):
         log.append(_epoch(work, state, epoch))
         if work.engine.is_main:
             write_log(folder, log)
@@ -85,9 +74,9 @@ def _require_finite_losses(log: list[LogEntry]) -> None:
         raise Diverged(log)
 
 
-def _write_gradient_shares(work: Workspace, state: TrainState, folder: Path, moment: Moment) -> None:
+def _write_gradient_shares(work: Workspace, state: phases.TrainState, folder: Path, moment: Moment) -> None:
     """Measure each loss's share of the encoder's gradient, if the encoder trains, and write it to the run folder."""
-    phase = phase_of(state.config, state.phase)
+    phase = phases.phase_of(state.config, state.phase)
     encoder_trains = state.config.has_encoder and phase.encoder_learning_rate and phase.epochs
     if encoder_trains and state.config.evaluation.gradient_batches:
         # on batches of the first epoch at both moments, so that these can be compared
@@ -97,7 +86,7 @@ def _write_gradient_shares(work: Workspace, state: TrainState, folder: Path, mom
             write_shares(folder, moment, shares)
 
 
-def _epoch(work: Workspace, state: TrainState, epoch: int) -> LogEntry:
+def _epoch(work: Workspace, state: phases.TrainState, epoch: int) -> LogEntry:
     """Train for one epoch, score, and return the log entry."""
     started = time.perf_counter()
     config, networks = state.config, state.networks
@@ -114,7 +103,7 @@ def _epoch(work: Workspace, state: TrainState, epoch: int) -> LogEntry:
     state.observe_epoch(train, scores)
     return {
         "phase": state.phase,
-        "epoch": first_epoch(config, state.phase) + epoch + 1,
+        "epoch": phases.first_epoch(config, state.phase) + epoch + 1,
         "train": finite_or_none(train),
         "validation": finite_or_none(scores),
         "seconds": round(time.perf_counter() - started, 3),
@@ -127,18 +116,18 @@ def _epoch(work: Workspace, state: TrainState, epoch: int) -> LogEntry:
 
 
 def _train(
-    work: Workspace, state: TrainState, epoch: int
+    work: Workspace, state: phases.TrainState, epoch: int
 ) -> tuple[dict[str, list[Tensor]], int, list[LogEntry]]:
     """Train on each batch of an epoch; return the losses of each step, the number of images, and diagnostics."""
     config, features = state.config, state.networks.features
-    phase, batches = phase_of(config, state.phase), training_batches(work, config, state.phase, epoch)
+    phase, batches = phases.phase_of(config, state.phase), training_batches(work, config, state.phase, epoch)
     losses, steps, diagnostics = defaultdict(list), len(batches), []
     tasks_share_training = len(config.tasks.names) > 1 and phase.encoder_learning_rate > 0
     every = config.evaluation.diagnose_every_steps if tasks_share_training else 0
     for step, (plain, mirrored) in enumerate(batches):
         batch = plain if features is None else features.attach(plain, mirrored)
-        factor = learning_rate_factor(epoch * steps + step, phase.epochs * steps)
-        set_learning_rates(state.optimizers.values(), factor)
+        factor = phases.learning_rate_factor(epoch * steps + step, phase.epochs * steps)
+        phases.set_learning_rates(state.optimizers.values(), factor)
         if every and step % every == 0:
             diagnostics.append({"step": step, **finite_or_none(diagnose(state, batch))})
         for key, value in train_step(state, batch).items():
@@ -150,13 +139,13 @@ def _train(
     return losses, steps * batches.batch_size, diagnostics
 
 
-def training_batches(work: Workspace, config: Config, name: PhaseName, epoch: int) -> TrainingBatches:
+def training_batches(work: Workspace, config: Config, name: phases.PhaseName, epoch: int) -> TrainingBatches:
     """Training batches of an epoch of a phase; epochs are counted from 0."""
     return TrainingBatches(
         work.prepared,
         config.training.batch_size,
         config.seed,
-        epoch=first_epoch(config, name) + epoch,
+        epoch=phases.first_epoch(config, name) + epoch,
         # no shifts with a frozen encoder, because its features are cached for unshifted images
         shift_px=config.training.shift_px if name == "finetune" else 0,
         share=work.engine.share,
@@ -168,7 +157,7 @@ def training_batches(work: Workspace, config: Config, name: PhaseName, epoch: in
 
 
 def validate(
-    work: Workspace, config: Config, networks: Networks, full: bool = False, split: str = "validation"
+    work: Workspace, config: Config, networks: phases.Networks, full: bool = False, split: str = "validation"
 ) -> Scored:
     """Score the current model on a split; with `full`, at the end of a run, by every metric."""
     engine, discriminator = work.engine, networks.discriminator
@@ -184,7 +173,7 @@ def validate(
         critic = partial(_adversarial_losses, engine, discriminator.eval(), config.colour.gan_loss)
     # pretrained networks and LPIPS are too slow for every epoch
     metric_networks = open_networks(config.evaluation, engine.device) if full else {}
-    predict_batch = partial(predict, engine, networks.model)
+    predict_batch = partial(phases.predict, engine, networks.model)
     return evaluate(predict_batch, batches, critic, engine.gather, full, metric_networks)
 
 
