@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from knowhue import __version__
+from knowhue import __version__, runs
 from knowhue.arguments import checked_arguments
 from knowhue.cells import Arithmetic, arithmetic_elsewhere, run_cells, worker_task
 from knowhue.config import Evaluation, fingerprint
@@ -27,17 +27,6 @@ from knowhue.metric_table import RUN_METRICS
 from knowhue.models.multitask import MultiTask
 from knowhue.plan import Epochs, Plan, plan_of, read_plan, read_tuning
 from knowhue.report.page import write_report
-from knowhue.runs import (
-    FROZEN,
-    STUDY_SCHEMA,
-    Report,
-    has_ended,
-    has_finished,
-    read_config,
-    read_frozen,
-    read_log,
-    run_folder,
-)
 from knowhue.storage import cached, read_json, write_json
 from knowhue.tensors import Batch
 from knowhue.training.engine import Engine, Workspace, computing_with
@@ -54,14 +43,16 @@ ROUNDS = 3
 def equal_wall_clock(plan: Plan, root: Path) -> dict[str, Any]:
     """The time budget in seconds, and each method's epochs within it by the time of its epochs at equal images."""
     # diverged runs are left out, because they may have ended early
-    finished = [run for run in _ended(plan, str(plan.reference), root) if has_finished(run)]
+    finished = [run for run in _ended(plan, str(plan.reference), root) if runs.has_finished(run)]
     budget = plan.budget_s or _mean([sum(_train_seconds(run)) for run in finished])
     if not budget:
         raise RunError(f"`{plan.reference}` diverged with every seed. Name a budget or another reference.")
     epochs: dict[str, Epochs] = {}
     for method in plan.planned_arms:
-        runs = _ended(plan, method, root)
-        took = {phase: [_mean(_train_seconds(run, phase)) for run in runs] for phase in ("heads", "finetune")}
+        ended = _ended(plan, method, root)
+        took = {
+            phase: [_mean(_train_seconds(run, phase)) for run in ended] for phase in ("heads", "finetune")
+        }
         # 0 means that a run did not reach the phase
         heads, tuned = (_mean([each for each in seconds if each]) for seconds in took.values())
         usual = plan.epochs(method)
@@ -99,7 +90,8 @@ def epochs_within(budget_s: float, usual: Epochs, seconds: tuple[float, float]) 
 def write_costs(work: Workspace, plan: Plan) -> None:
     """Write `costs.json`: for each method the seconds per predicted image, and the number of trained parameters."""
     ended = {method: _ended(plan, method, work.root) for method in plan.planned_arms}
-    models = {method: load_run(work, read_config(runs[0]), runs[0]) for method, runs in ended.items() if runs}
+    firsts = {method: folders[0] for method, folders in ended.items() if folders}
+    models = {method: load_run(work, runs.read_config(run), run) for method, run in firsts.items()}
     positions = work.prepared.positions(work.prepared.reporting_split)[:TIMED_IMAGES]
     (batch,) = plain_batches(work.prepared, positions, TIMED_IMAGES, work.engine.device)
     # methods take turns, so that other load on the machine slows all of them
@@ -119,13 +111,13 @@ def write_costs(work: Workspace, plan: Plan) -> None:
 
 
 def _ended(plan: Plan, arm: str, root: Path) -> list[Path]:
-    folders = [run_folder(root, arm, plan.run_config(arm, seed)) for seed in plan.seeds]
-    return [folder for folder in folders if has_ended(folder)]
+    folders = [runs.run_folder(root, arm, plan.run_config(arm, seed)) for seed in plan.seeds]
+    return [folder for folder in folders if runs.has_ended(folder)]
 
 
 def _train_seconds(run: Path, phase: str | None = None) -> list[float]:
     """Training time of each epoch in seconds, of one phase or all; includes warm-up, excludes evaluation."""
-    return [entry["train_seconds"] for entry in read_log(run, phase)]
+    return [entry["train_seconds"] for entry in runs.read_log(run, phase)]
 
 
 def _predict_seconds(work: Workspace, model: MultiTask, batch: Batch) -> float:
@@ -146,7 +138,7 @@ def run_study(
     root: str | Path,
     executor: Executor | None = None,
     description: dict[str, Any] | None = None,
-    report: Report = lambda _: None,
+    report: runs.Report = lambda _: None,
     tuned_on: str | Path | None = None,
 ) -> Path:
     """Freeze a plan, train its arms with its seeds in the folder `root`, compare them, and write the report.
@@ -180,7 +172,7 @@ def run_study(
         is_comparison = plan.reference is not None
         report({"stage": "golden"})
         step = elsewhere.golden_step if elsewhere else golden_step(work.engine, executor.threads)
-        more_to_come = is_comparison and "wall_clock" not in read_frozen(root)
+        more_to_come = is_comparison and "wall_clock" not in runs.read_frozen(root)
         restart_mixed_blocks(work, blocks_of(plan), step, more_to_come)
         run_cells(work, plan, executor, step)
         if is_comparison:
@@ -197,7 +189,7 @@ def _begin(
     root: Path,
     executor: Executor,
     description: dict[str, Any],
-    report: Report,
+    report: runs.Report,
     tuned_on: Path | None,
 ) -> tuple[Workspace, Arithmetic | None]:
     """Check the plan, freeze it with the precision of the machines that run it, and score the baselines.
@@ -211,8 +203,8 @@ def _begin(
     _require_free_folder(root)
 
     def open_study() -> tuple[Workspace, dict[str, Any] | None]:
-        runs = [plan.run_config(arm, plan.seeds[0]) for arm in plan.arms]
-        work = open_workspace(plan.config, root, report, runs, engine, share_out(executor, "prepare"))
+        configs = [plan.run_config(arm, plan.seeds[0]) for arm in plan.arms]
+        work = open_workspace(plan.config, root, report, configs, engine, share_out(executor, "prepare"))
         checked = _require_unseen_test_images(plan, work, tuned_on)
         if engine.is_main:
             _refuse_other_parts(root, hashed_parts(work))
@@ -230,7 +222,7 @@ def _begin(
         if engine.is_main:
             if freeze(resolved, root, description, hashed_parts(work), checked):
                 note = "another plan, of which nothing was trained, is replaced"
-                report({"stage": "note", "text": f"{root / FROZEN}: {note}"})
+                report({"stage": "note", "text": f"{root / runs.FROZEN}: {note}"})
             write_baselines(work, plan.config.evaluation)
             write_truth(work)
         engine.wait()
@@ -239,10 +231,10 @@ def _begin(
 
 def _run_at_equal_wall_clock(work: Workspace, plan: Plan, executor: Executor, step: str) -> None:
     """Fix the epochs of each method once, from the training times at equal images, and run the new arms."""
-    if work.engine.is_main and "wall_clock" not in (frozen := read_frozen(work.root)):
+    if work.engine.is_main and "wall_clock" not in (frozen := runs.read_frozen(work.root)):
         clock = equal_wall_clock(plan, work.root)
         extended = plan.at_equal_wall_clock(clock["epochs"]).model_dump(mode="json")
-        write_json(work.root / FROZEN, {**frozen, **extended, "wall_clock": clock})
+        write_json(work.root / runs.FROZEN, {**frozen, **extended, "wall_clock": clock})
     work.engine.wait()
     plan = read_plan(work.root)
     run_cells(work, plan, executor, step)
@@ -372,14 +364,14 @@ def freeze(
     same plan on the same images without it keeps the earlier result. Returns whether another plan was replaced, of
     which nothing had been trained.
     """
-    earlier = read_frozen(root) if (root / FROZEN).exists() else {}
+    earlier = runs.read_frozen(root) if (root / runs.FROZEN).exists() else {}
     has_begun = _read_started(root) is not None
     _refuse_other_parts(root, parts)
     # another plan without a run was never frozen, and is replaced
     same = earlier if earlier.get("hash") == plan.hash(parts) else {}
     frozen_by = same or {"created": datetime.now(UTC).isoformat(timespec="seconds"), **description}
     described = {
-        **STUDY_SCHEMA,
+        **runs.STUDY_SCHEMA,
         "name": description.get("name", root.name),
         "version": __version__,
         # kept from the first command, because one that resumes the frozen plan does not name the preset
@@ -392,21 +384,21 @@ def freeze(
     # epochs that were fixed once are kept, because times vary and other epochs would invalidate existing runs
     if has_begun and "wall_clock" in same:
         described |= {name: same[name] for name in ("arms", "wall_clock")}
-    write_json(root / FROZEN, described)
+    write_json(root / runs.FROZEN, described)
     return bool(earlier) and not same and not has_begun
 
 
 def _read_started(root: Path) -> dict[str, Any] | None:
     """`study.json` if a run has started, after which plan, images and weights must not change; else None."""
-    has_begun = (root / FROZEN).exists() and any(root.rglob("environment.json"))
-    return read_frozen(root) if has_begun else None
+    has_begun = (root / runs.FROZEN).exists() and any(root.rglob("environment.json"))
+    return runs.read_frozen(root) if has_begun else None
 
 
 def _require_free_folder(root: Path) -> None:
     """Check that a new study replaces no files in its folder."""
     names = ("baselines.json", "metrics.json", COSTS, "results.json", "report.html")
     found = [name for name in names if (root / name).exists()]
-    if found and not (root / FROZEN).exists():
+    if found and not (root / runs.FROZEN).exists():
         raise RunError(f"`{root}` should be free for a study. Found {', '.join(found)}. Name another folder.")
 
 
@@ -434,7 +426,7 @@ def _refuse_another_plan(plan: Plan, root: Path) -> None:
         plan = plan.computed_in(precision)
     changed = sorted(_differences(before.frozen, plan.frozen))
     if changed:
-        going_on = shlex.join(["knowhue", "study", "--plan", str(root / FROZEN), "--out", str(root)])
+        going_on = shlex.join(["knowhue", "study", "--plan", str(root / runs.FROZEN), "--out", str(root)])
         remedy = f" To keep the precision on this machine: --set training.precision={precision}"
         raise RunError(
             f"`{root}` holds a study whose plan was frozen on {frozen['created']}, before its first run; now "
