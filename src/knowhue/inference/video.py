@@ -285,23 +285,19 @@ class _VideoJob:
     def _decode(self, batch: list["Frame"]) -> list[FloatArray]:
         return [self.colorizer.network_input(Image(frame.pixels)) for frame in batch]
 
-    def _predict(self, batches: Sequence[list[FloatArray]]) -> list[list[tuple[FloatArray, Predictions]]]:
-        """For each frame its steadied chroma in stored orientation, and the prediction of the upright frame."""
+    def _predict(self, batches: Sequence[list[FloatArray]]) -> list[list[Predictions]]:
+        """For each frame the prediction of the upright frame."""
         (inputs,) = batches  # `Limits.batch` is 1
-        orientation = self.video.orientation
-        upright = [orientation.upright(lightness) for lightness in inputs]
-        return [
-            [
-                (orientation.stored(self.steadier.step(lightness, answer.colours[0])), answer)
-                for lightness, answer in zip(upright, self.colorizer.predict(upright), strict=True)
-            ]
-        ]
+        return [self.colorizer.predict([self.video.orientation.upright(lightness) for lightness in inputs])]
 
     def _paint(
-        self, batch: list["Frame"], inputs: list[FloatArray], predicted: list[tuple[FloatArray, Predictions]]
+        self, batch: list["Frame"], inputs: list[FloatArray], answers: list[Predictions]
     ) -> list[tuple["Frame", PaintStats, Predictions]]:
-        painted = []
-        for frame, lightness, (chroma, answer) in zip(batch, inputs, predicted, strict=True):
+        """Steady the frames here, while the next ones are predicted, which takes as long, and paint them."""
+        painted, orientation = [], self.video.orientation
+        for frame, lightness, answer in zip(batch, inputs, answers, strict=True):
+            steadied = self.steadier.step(orientation.upright(lightness), answer.colours[0])
+            chroma = orientation.stored(steadied)
             pixels, stats = paint(frame.pixels, chroma, lightness, saturation=self.options.saturation)
             painted.append((frame._replace(pixels=pixels), stats, answer))
         return painted
