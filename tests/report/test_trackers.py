@@ -70,8 +70,22 @@ def test_files_of_others_are_never_replaced(runs, tmp_path):
     assert (folder / "precious").exists()
 
 
+@pytest.fixture
+def sqlite_without_fsync():
+    """Don't wait for the disk at each of the hundred transactions with which MLflow creates its database."""
+    alchemy = pytest.importorskip("sqlalchemy")
+
+    def relax(connection, _):
+        connection.execute("PRAGMA synchronous = OFF")
+
+    alchemy.event.listen(alchemy.Engine, "connect", relax)
+    yield
+    alchemy.event.remove(alchemy.Engine, "connect", relax)
+
+
 # how MLflow asks SQLAlchemy is theirs
 @pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")
+@pytest.mark.usefixtures("sqlite_without_fsync")
 def test_mlflow_gives_back_settings_tags_and_every_number_and_has_each_run_once(runs, tmp_path, monkeypatch):
     tracking = pytest.importorskip("mlflow.tracking")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

@@ -637,7 +637,8 @@ def test_a_real_server_stops_after_it_finished_what_it_accepted():
         httpx.get(f"{address}/healthz")
 
 
-def test_an_upload_that_the_server_cannot_wait_for_is_answered_as_all_that_comes_while_it_stops():
+def test_an_upload_that_the_server_cannot_wait_for_is_answered_as_all_that_comes_while_it_stops(monkeypatch):
+    monkeypatch.setattr("knowhue.serving.limits.LINGER_SECONDS", 1.0)
     with running(stop_seconds=0.1) as (host, port, server), socket.create_connection((host, port)) as caller:
         head = b"POST /v1/colorize HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\n"
         caller.sendall(head + b"Content-Length: 1000\r\n\r\nabc")

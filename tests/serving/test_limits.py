@@ -277,7 +277,8 @@ def test_a_length_that_is_none_is_refused(server, length: str):
     assert status_of(exchange(server, post_of(length))) in (400, 413)
 
 
-def test_a_slow_upload_is_cut_off(server):
+def test_a_slow_upload_is_cut_off(server, monkeypatch):
+    monkeypatch.setattr(limits, "LINGER_SECONDS", 2.0)
     answer = exchange(server, post_of(len(JPEG)), *[JPEG[k : k + 1] for k in range(8)], pause=0.1)
     assert status_of(answer) == 408
     assert b"0.4 s" in answer

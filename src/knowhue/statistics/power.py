@@ -94,6 +94,7 @@ def sign_flip_power(seeds: int, effect: float, alpha: float, studies: int = STUD
     return float(np.mean(_near_p(noise + effect, alpha) <= alpha))
 
 
+@lru_cache(maxsize=8)  # both questions of a plan have the same seeds and level
 def sign_flip_effect(seeds: int, alpha: float, studies: int = STUDIES) -> float | None:
     """Return the smallest d_z that the exact sign-flip test finds with `POWER`; None if none is."""
     # the smallest p that this number of seeds can give
