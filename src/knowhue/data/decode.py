@@ -113,11 +113,7 @@ def open_shards(paths: Sequence[Path]) -> PreparedPixels:
 
 @contextmanager
 def writing_shard(path: Path, shape: tuple[int, int]) -> Iterator[Callable[[NDArray[np.uint8]], object]]:
-    """Write a file of images one after another; the file appears only when it is complete.
-
-    Yields:
-        A function that writes one or several images.
-    """
+    """Write a file by the function that this yields, with one or several images a call; it appears when complete."""
     count, side = shape
     with replacing(path, "wb") as file:
         header = {"descr": "|u1", "fortran_order": False, "shape": (count, side, side, 3)}

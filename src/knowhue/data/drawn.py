@@ -28,21 +28,14 @@ Pair = tuple[float, float]
 Thing = Callable[["Sheet", Rng, "Pose"], None]
 
 WATER, DEEP, GROUND, ROCK, BODY, SECOND, ACCENT, FLORA = range(8)
-PALETTES = np.array(
-    [  # a*b* by class and material, in the order above
-        # coral reef: warm corals in turquoise
-        [(-34, -12), (-20, -28), (4, 18), (4, 2), (52, 34), (52, -12), (14, 62), (-34, 26)],
-        # jellyfish: pink and violet in a blue-violet night
-        [(30, -50), (34, -58), (18, -26), (16, -26), (46, -30), (58, -4), (24, 18), (20, -44)],
-        # penguin: cold blue light, orange beak
-        [(-8, -30), (-2, -42), (-6, -12), (-2, -14), (2, -14), (0, -3), (36, 62), (-16, -8)],
-        # shark: green coastal water
-        [(-34, 20), (-32, 14), (-8, 24), (-12, 12), (-14, 2), (-8, 12), (-4, 44), (-38, 36)],
-        # starfish: golden sand at dusk
-        [(25, 6), (22, -16), (8, 36), (14, 6), (48, 54), (28, 64), (56, 34), (-6, 30)],
-    ],
-    np.float32,
-)
+PALETTES = np.array([
+    [(-34, -12), (-20, -28), (4, 18), (4, 2), (52, 34), (52, -12), (14, 62), (-34, 26)],  # corals in turquoise
+    [(30, -50), (34, -58), (18, -26), (16, -26), (46, -30), (58, -4), (24, 18), (20, -44)],  # pink in a violet night
+    [(-8, -30), (-2, -42), (-6, -12), (-2, -14), (2, -14), (0, -3), (36, 62), (-16, -8)],  # cold blue light
+    [(-34, 20), (-32, 14), (-8, 24), (-12, 12), (-14, 2), (-8, 12), (-4, 44), (-38, 36)],  # green coastal water
+    [(25, 6), (22, -16), (8, 36), (14, 6), (48, 54), (28, 64), (56, 34), (-6, 30)],  # golden sand at dusk
+], np.float32)  # fmt: skip
+"""a*b* by class and material, in the orders above."""
 
 
 def draw(index: int, label: int, size_px: int, class_colour: float, seed: int) -> NDArray[np.uint8]:

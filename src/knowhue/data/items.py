@@ -53,29 +53,16 @@ class ImageSource(Protocol):
     """whether prepared images keep the order of `items`; otherwise they are sorted"""
 
     def items(self) -> Iterator[SourceItem]:
-        """Every image, and the files among them that are skipped; the same on every call.
-
-        Raises:
-            ImageError: a class has no images, or the source cannot be read.
-        """
+        """Every image and skipped file, the same on every call; an `ImageError` if a class has no images."""
         ...
 
     def load(self, item: SourceItem) -> Image.Image:
-        """Read an image; can be called from several threads.
-
-        Raises:
-            ImageError: the image cannot be read.
-        """
+        """Read an image, or raise an `ImageError`; can be called from several threads."""
         ...
 
 
 def source_root(images: Images, may_be_file: bool = False) -> Path:
-    """The folder that `images.path` names, or the file if `may_be_file`.
-
-    Raises:
-        ConfigError: `images.path` is not set.
-        ImageError: there is no such folder.
-    """
+    """The folder that `images.path` names, or the file if `may_be_file`; an `ImageError` if there is none."""
     if not images.path:
         raise ConfigError(
             "`images.path` should name a folder of images. Found none. "

@@ -94,13 +94,10 @@ def _still_valid(image: Image) -> tuple[Fields, list[str]]:
 
 def _for_jpeg(found: Fields) -> Fields:
     blocks, iptc = found.pop("photoshop-data", None), found.get("iptc-data")
-    if blocks is not None:
-        return found | {"iptc-data": _PHOTOSHOP + blocks}
-    if iptc is not None and not iptc.startswith(_PHOTOSHOP):
-        length = len(iptc).to_bytes(4, "big")
+    if blocks is None and iptc is not None and not iptc.startswith(_PHOTOSHOP):
         # Photoshop's blocks are padded to even lengths
-        return found | {"iptc-data": _PHOTOSHOP + _IPTC_BLOCK + length + iptc + b"\0" * (len(iptc) % 2)}
-    return found
+        blocks = _IPTC_BLOCK + len(iptc).to_bytes(4, "big") + iptc + b"\0" * (len(iptc) % 2)
+    return found if blocks is None else found | {"iptc-data": _PHOTOSHOP + blocks}
 
 
 def _for_tiff(found: Fields) -> Fields:

@@ -187,10 +187,7 @@ class PageChoice(NamedTuple):
 def choose_page(file: File) -> PageChoice:
     """Choose the first directory that is neither a preview nor a mask, or else the first.
 
-    Damage is left to the decoder to report.
-
-    Raises:
-        ImageError: it is a camera's raw file, its directories have too many entries, or one could fill the memory.
+    Damage is left to the decoder to report. A camera's raw file, and too long directories, are an `ImageError`.
     """
     pages, head = [], _bytes(file, 0, 16)
     with suppress(*_DAMAGE):
