@@ -314,10 +314,12 @@ def test_other_protocols_and_truths_do_not_share_a_table(scores, folders, tmp_pa
     alone = scored(folders.truth, [folders.theirs], tmp_path / "cache")
     write_json(path, to_json(alone))
     ours = scored(folders.truth, [folders.ours], tmp_path / "cache")
-    found = read_earlier_scores([path], SMALL, ours.pairs)
-    assert (found.rows, found.notes) == ({"theirs": alone.values["theirs"]}, [])
-    assert found.remarks[0].startswith(
-        "from earlier scores, and so not compared with other systems: theirs. Give their"
+    rows, notes = read_earlier_scores([path], SMALL, ours.pairs)
+    assert (rows, notes) == ({"theirs": alone.values["theirs"]}, [])
+    assert (
+        ours._replace(beside=rows)
+        .all_remarks[-1]
+        .startswith("from earlier scores, and so not compared with other systems: theirs. Give their")
     )
     with pytest.raises(ConfigError, match=r"should have other systems\. Found `theirs` again"):
         read_earlier_scores([path], SMALL, scores.pairs)
@@ -334,11 +336,12 @@ def test_an_earlier_system_of_the_same_files_is_named(folders, tmp_path):
     path = tmp_path / "earlier.json"
     write_json(path, to_json(scored(folders.truth, [folders.ours], tmp_path / "cache")))
     again = scored(folders.truth, [f"again={folders.ours}", folders.theirs], tmp_path / "cache")
-    found = read_earlier_scores([path], SMALL, again.pairs)
-    assert found.notes == ["again and ours are the same files, byte for byte: their comparison says nothing"]
-    page = render(again._replace(beside=found), "")
-    assert found.notes[0] in page
-    assert found.remarks[0] in page
+    rows, notes = read_earlier_scores([path], SMALL, again.pairs)
+    assert notes == ["again and ours are the same files, byte for byte: their comparison says nothing"]
+    both = again._replace(beside=rows, beside_notes=notes)
+    page = render(both, "")
+    assert notes[0] in page
+    assert both.all_remarks[-1] in page
 
 
 def test_what_cannot_be_told_quotes_an_interval_that_holds_0():

@@ -79,9 +79,7 @@ class ScoreArguments(Options):
         """The networks to score with, and their files."""
         from knowhue.scoring.protocols import NetworkOptions
 
-        return NetworkOptions(
-            self.networks, self.classifier, self.classes, self.inception_weights, self.lpips_weights
-        )
+        return NetworkOptions(*(getattr(self, name) for name in NetworkOptions._fields))
 
 
 def score(arguments: ScoreArguments) -> None:
@@ -101,8 +99,9 @@ def score(arguments: ScoreArguments) -> None:
     _require_arguments(arguments, chosen)
     require_outputs({"--out": list(outputs.values())}, beside, overwrite=arguments.overwrite)
     pairs = pair(arguments.truth, arguments.systems, arguments.common)
-    earlier = read_earlier_scores(beside, chosen, pairs)
-    _write(_measure(arguments, pairs, chosen, "--beside", beside)._replace(beside=earlier), outputs)
+    earlier, notes = read_earlier_scores(beside, chosen, pairs)
+    scores = _measure(arguments, pairs, chosen, "--beside", beside)
+    _write(scores._replace(beside=earlier, beside_notes=notes), outputs)
 
 
 def _require_check_alone(arguments: ScoreArguments) -> None:

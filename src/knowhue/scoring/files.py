@@ -13,7 +13,7 @@ from knowhue.metric_table import Metric
 from knowhue.report.results import compare
 from knowhue.scoring.pairing import LEFT_ALONE, Pairs, Stored, identical_files_note
 from knowhue.scoring.protocols import Protocol
-from knowhue.scoring.table import EarlierScores, Scores
+from knowhue.scoring.table import Scores
 from knowhue.storage import read_json
 
 SCORE_SCHEMA = {"name": "knowhue-score", "version": 1}
@@ -99,9 +99,12 @@ def read_score_file(path: Path) -> dict[str, Any]:
     return found
 
 
-def read_earlier_scores(paths: Iterable[Path], protocol: Protocol, pairs: Pairs) -> EarlierScores:
-    """The systems of earlier `score.json` files, to be shown in the same table as the systems of `pairs`."""
-    found = EarlierScores({}, [], [])
+def read_earlier_scores(
+    paths: Iterable[Path], protocol: Protocol, pairs: Pairs
+) -> tuple[dict[str, Mapping[str, float]], list[str]]:
+    """Values of the systems of earlier `score.json` files, for the same table as `pairs`, and notes about them."""
+    rows: dict[str, Mapping[str, float]] = {}
+    notes: list[str] = []
     hashes = {each.name: _files_hash(each.samples) for each in pairs.systems}
     for path in paths:
         earlier = read_score_file(path)
@@ -121,15 +124,10 @@ def read_earlier_scores(paths: Iterable[Path], protocol: Protocol, pairs: Pairs)
                 raise ConfigError(f"`--beside {path}` should have other systems. Found `{name}` again.")
             # only with the first equal one, because equal systems of this command have their own note
             equal = next((other for other, known in hashes.items() if known == hash_), None)
-            found.notes.extend([identical_files_note(equal, name)] if equal else [])
+            notes += [identical_files_note(equal, name)] if equal else []
             hashes[name] = hash_
-            found.rows[name] = earlier["rows"][name]["values"]
-    if found.rows:
-        found.remarks.append(
-            f"from earlier scores, and so not compared with other systems: {', '.join(found.rows)}. Give their folders "
-            "for differences and tests"
-        )
-    return found
+            rows[name] = earlier["rows"][name]["values"]
+    return rows, notes
 
 
 def require_same_networks(option: str, paths: Iterable[Path], about: Mapping[str, Any]) -> None:

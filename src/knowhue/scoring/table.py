@@ -92,17 +92,6 @@ class NetworkScores(NamedTuple):
     notes: Sequence[str]
 
 
-class EarlierScores(NamedTuple):
-    """Systems of earlier score files that are shown in the same table."""
-
-    rows: dict[str, Mapping[str, float]]
-    """values by system and measure"""
-    notes: list[str]
-    """systems with the same files as another system"""
-    remarks: list[str]
-    """the statement that no differences of them are computed"""
-
-
 class Scores(NamedTuple):
     """All results of `knowhue score`."""
 
@@ -121,21 +110,25 @@ class Scores(NamedTuple):
     """what must be stated with numbers of networks, by measure"""
     distances: Sequence[SetDistance] = ()
     tests: Sequence[PairedShares] = ()
-    beside: EarlierScores = EarlierScores({}, [], [])
+    beside: Mapping[str, Mapping[str, float]] = {}
+    """values of systems of earlier score files by measure, shown in the same tables"""
+    beside_notes: Sequence[str] = ()
 
     @property
     def rows(self) -> dict[str, Mapping[str, float]]:
         """Values by row and measure: the systems, then systems of earlier files, then the rows of `ALWAYS`."""
         systems = {each.name: self.values[each.name] for each in self.pairs.systems}
-        return systems | self.beside.rows | dict(self.values)
+        return {**systems, **self.beside, **self.values}
 
     @property
     def all_notes(self) -> list[str]:
-        return [*self.notes, *self.beside.notes]
+        return [*self.notes, *self.beside_notes]
 
     @property
     def all_remarks(self) -> list[str]:
-        return [*self.pairs.remarks, *self.beside.remarks]
+        remark = f"from earlier scores, and so not compared with other systems: {', '.join(self.beside)}"
+        remark += ". Give their folders for differences and tests"
+        return [*self.pairs.remarks, *([remark] if self.beside else [])]
 
 
 def make_scores(
