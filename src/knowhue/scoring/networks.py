@@ -141,7 +141,7 @@ class CrossValidatedProbe:
 
 def require_classes(pairs: Pairs) -> None:
     """Raise `ConfigError` if there are fewer than two folders, or one has too few images for a probe."""
-    counts = {name: pairs.clusters.count(name) for name in dict.fromkeys(pairs.clusters)}
+    counts = Counter(pairs.clusters)
     small = [name for name, count in counts.items() if count < FOLDS]
     if len(counts) < 2 or small:
         found = f"`{small[0]}` with {counts[small[0]]}" if small else f"{len(counts)} such folders"

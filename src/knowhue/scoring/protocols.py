@@ -190,14 +190,10 @@ def _resized(pixels: Pixels, side: int, interpolation: str) -> Pixels:
 @lru_cache(64)
 def _weights(size: int, side: int, interpolation: str) -> csr_array:
     """Resampling weights, (side, size): the share of each old pixel in each new one; rows add up to 1."""
-    step = size / side
+    step, pixels = size / side, np.arange(size)
     if interpolation == "area":
-        edges, pixels = np.arange(side + 1) * step, np.arange(size)
+        edges = np.arange(side + 1) * step
         ends = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
         return csr_array(np.maximum(ends, 0) / step)
     centre = np.clip((np.arange(side) + 0.5) * step - 0.5, 0, size - 1)
-    low = np.minimum(centre.astype(int), max(size - 2, 0))
-    rows, high = np.arange(side), np.minimum(low + 1, size - 1)
-    share = centre - low
-    values = np.concatenate((1 - share, share))
-    return csr_array((values, (np.tile(rows, 2), np.concatenate((low, high)))), shape=(side, size))
+    return csr_array(np.maximum(1 - abs(centre[:, None] - pixels), 0))

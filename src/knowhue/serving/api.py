@@ -309,17 +309,18 @@ async def _disconnection(request: Request) -> None:
 
 
 def _as_json(name: str, reply: ImageReply, is_reduced: bool) -> Response:
-    uncertainty = None if reply.colorized is None else reply.colorized.uncertainty
+    assert reply.colorized is not None  # `/v1/classify` alone does not colour
     answer = schemas.ColourAnswer(
         model=name,
         **reply.judgement.as_record(),
         image=b64encode(reply.data).decode(),
         media_type=schemas.MEDIA_TYPES[reply.suffix],
-        fast=reply.colorized is not None and reply.colorized.fast,
+        fast=reply.colorized.fast,
     )
-    if reply.colorized is not None and uncertainty is not None:
+    if reply.colorized.uncertainty is not None:
+        mean = round(float(reply.colorized.uncertainty.mean()), 4)
         png = b64encode(encode_image(reply.colorized.uncertainty_map(), ".png")).decode()
-        answer.uncertainty = schemas.UncertaintyAnswer(mean=round(float(uncertainty.mean()), 4), map=png)
+        answer.uncertainty = schemas.UncertaintyAnswer(mean=mean, map=png)
     if is_reduced:
         width, height, suffix = reply.full
         answer.full = schemas.FullAnswer(width=width, height=height, media_type=schemas.MEDIA_TYPES[suffix])
