@@ -42,10 +42,9 @@ def check_gate(work: Workspace, config: Config) -> dict[str, Any]:
     equal the single-task arm in encoder, head and discriminator, for either task, which justifies attributing the
     difference between arms to the task. The gradients are summed (`tasks.weighting = static`), whatever the arm does.
 
-    Returns:
-        The content of `gate/seed-<n>.json`: `proved`, the digests of all that the gate depends on; and for `heads`,
-        `finetune_colour` and `finetune_class` the number of `steps`, the number of `tensors` compared, and the names of
-        those that `differ`, which should be none.
+    Returns the content of `gate/seed-<n>.json`: `proved`, the digests of all that the gate depends on; and for `heads`,
+    `finetune_colour` and `finetune_class` the number of `steps`, the number of `tensors` compared, and the names of
+    those that `differ`, which should be none.
     """
     path = work.root / "gate" / f"seed-{config.seed}.json"
     proved = {

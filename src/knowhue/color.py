@@ -150,16 +150,7 @@ def chroma_bins() -> NDArray[np.int64]:
 
 
 def rgb_to_lab(rgb: "RGB") -> "tuple[Lightness, Chroma]":
-    """Split images into lightness and chroma.
-
-    Args:
-        rgb: (B, 3, H, W) sRGB, 0 to 1.
-
-    Returns:
-        L* (B, 1, H, W), 0 to 100, and a*b* (B, 2, H, W), about -110 to 110.
-
-    Raises:
-        ValueError: the shape is not (B, 3, H, W).
+    """Split sRGB (B, 3, H, W), 0 to 1, into L* (B, 1, H, W), 0 to 100, and a*b* (B, 2, H, W), about -110 to 110.
 
     >>> import torch
     >>> lightness, chroma = rgb_to_lab(torch.ones(1, 3, 2, 2))
@@ -177,15 +168,9 @@ def rgb_to_lab(rgb: "RGB") -> "tuple[Lightness, Chroma]":
 
 
 def lab_to_rgb(lightness: "Lightness", chroma: "Chroma", clip: bool = True) -> "RGB":
-    """Combine lightness and chroma into images.
+    """Combine L* (B, 1, H, W), 0 to 100, and a*b* (B, 2, H, W) into sRGB (B, 3, H, W).
 
-    Args:
-        lightness: L* (B, 1, H, W), 0 to 100.
-        chroma: a*b* (B, 2, H, W).
-        clip: clip to 0..1; if False, out-of-gamut colours keep their values and gradients.
-
-    Returns:
-        sRGB (B, 3, H, W).
+    It is clipped to 0..1; without `clip`, out-of-gamut colours keep their values and gradients.
 
     >>> import torch
     >>> lab_to_rgb(torch.full((1, 1, 1, 1), 100.0), torch.zeros(1, 2, 1, 1)).round().flatten().tolist()

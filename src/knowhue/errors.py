@@ -213,14 +213,7 @@ def install_command(extra: str) -> str:
 
 @contextmanager
 def needing(what: str, extra: str) -> Iterator[None]:
-    """Turn a failed import of an optional package into a message that says how to install it.
-
-    Args:
-        what: the feature that needs the package.
-        extra: the extra that contains the package.
-
-    Raises:
-        ExtraError: the package is not installed, or has the wrong version.
+    """Turn the failed import of a package, which a feature needs, into an `ExtraError` that says how to install it.
 
     >>> with needing("`--engine ray`", "ray"):
     ...     raise ModuleNotFoundError(name="ray")

@@ -68,8 +68,7 @@ def locked(
         The engine that may still run jobs of the last holder, if that was killed; otherwise an empty text.
 
     Raises:
-        RunError: another process holds the lock (the message says who, where and since when), or the folder cannot be
-            written.
+        RunError: another process holds the lock, which the message describes, or the folder cannot be written.
     """
     path = folder / name
     key = os.path.realpath(path)

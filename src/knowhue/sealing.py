@@ -106,10 +106,7 @@ def check(path: Path) -> CheckResult:
 
     This checks the checksums of the files, the hash of the plan, the scores of each run and head (overall and by class)
     against those of its images, and all results against the runs. Distances between sets of images, baselines and costs
-    are not checked, because that would need images.
-
-    Raises:
-        RunError: the file cannot be read, or is not a sealed study.
+    are not checked, because that would need images. A file that is not a sealed study raises a `RunError`.
     """
     with unpacked(path) as (root, listed):
         problems = list(_changed_files(root, listed))

@@ -93,12 +93,7 @@ _Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
 
 
 def parse_yaml(text: str) -> Any:
-    """Parse settings from YAML, within limits on size and on what can be written back.
-
-    Raises:
-        ValueError: the text is not YAML, has too many values, is nested too deeply, has a key twice, or has numbers of
-            more than 64 bits or not in plain decimals.
-    """
+    """Parse settings from YAML, within limits on size and on what can be written back; else a `ValueError`."""
     try:
         values = yaml.load(text, _Loader)
     except RecursionError:

@@ -65,13 +65,8 @@ def equal_wall_clock(plan: Plan, root: Path) -> dict[str, Any]:
 def epochs_within(budget_s: float, usual: Epochs, seconds: tuple[float, float]) -> Epochs:
     """The numbers of epochs whose training time is nearest to a budget, divided between the phases about as usual.
 
-    Args:
-        budget_s: seconds, above 0.
-        usual: epochs on the frozen encoder and of fine-tuning; at least one of them is not 0.
-        seconds: duration of an epoch of each phase; ignored for a phase without epochs.
-
-    Returns:
-        At least one epoch for each phase that usually has any, even if that exceeds the budget.
+    `usual` are the epochs on the frozen encoder and of fine-tuning, not both 0, and `seconds` the duration of an epoch
+    of each. A phase that usually has epochs gets at least one, even if that exceeds the budget.
 
     >>> epochs_within(60.0, (3, 2), (7.0, 14.0)), epochs_within(60.0, (0, 5), (0.0, 40.0))
     ((4, 2), (0, 2))

@@ -31,9 +31,7 @@ def tables_on_disk() -> Iterator[sqlite3.Connection]:
 def temporary_folder(what: str, shown_as: Path | None = None) -> Iterator[Path]:
     """A temporary folder, removed afterwards.
 
-    Args:
-        what: the folder's content in words, for the error when the disk is full.
-        shown_as: path that replaces the folder's in messages of other errors.
+    `what` names its content in the error for a full disk; messages of other errors show the path `shown_as` instead.
     """
     with tempfile.TemporaryDirectory() as name:
         try:

@@ -273,8 +273,7 @@ def open_engine(
         settings: texts like `slurm.partition=gpu`.
 
     Raises:
-        ConfigError: the engine or a setting is unknown, a setting belongs to another engine, or the engine is not
-            available here.
+        ConfigError: an unknown engine or setting, or the engine is not available here.
         ExtraError: its library is not installed.
     """
     if name not in ENGINES:

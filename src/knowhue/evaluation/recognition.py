@@ -92,10 +92,8 @@ def recognised(probe: Probe, features: Features, labels: Labels) -> dict[str, An
     """Accuracy of the probe on colourings: their "semantic interpretability".
 
     Zhang, Isola and Efros (ECCV 2016, section 3.2) measure it with a VGG network trained on ImageNet; here the probe
-    classifies the study's own classes, and was not fitted to colourings. Images with label -1 are left out.
-
-    Returns:
-        `accuracy` and `balanced_accuracy`, 0 to 1 or None without labels, over `labelled` images.
+    classifies the study's own classes, and was not fitted to colourings. Images with label -1 are left out. Returns
+    `accuracy` and `balanced_accuracy`, 0 to 1 or None without labels, over `labelled` images.
     """
     truth = labels[labels >= 0]
     if not len(truth):
@@ -127,10 +125,8 @@ class ImageClassifier(NamedTuple):
 def open_classifier(option: str) -> ImageClassifier:
     """Open a classifier of timm, which preprocesses images as in timm's evaluation: size, crop and normalisation.
 
-    `timm:NAME` downloads its weights, `timm:NAME=package` uses those of a pip package (`models.encoder.PACKAGES`).
-
-    Raises:
-        ConfigError: there is no such network, or its weights cannot be loaded.
+    `timm:NAME` downloads its weights, `timm:NAME=package` uses those of a pip package (`models.encoder.PACKAGES`). A
+    `ConfigError` is raised if there is no such network, or its weights cannot be loaded.
     """
     name, _, source = option.removeprefix(_PREFIX).partition("=")
     if not option.startswith(_PREFIX) or not name:

@@ -34,8 +34,7 @@ def centres() -> Tensor:
 def soft_encode(chroma: Chroma) -> tuple[Tensor, Tensor]:
     """Encode a*b* (B, 2, h, w) as weights of the five nearest bins, by a Gaussian of their distance (section 2.1).
 
-    Returns:
-        Indices of the bins, nearest first, (B, 5, h, w) int64, and their weights (B, 5, h, w), which sum to 1.
+    Returns the bins' indices, nearest first, (B, 5, h, w) int64, and their weights (B, 5, h, w), which sum to 1.
 
     >>> indices, weights = soft_encode(torch.tensor([20.0, -30.0]).reshape(1, 2, 1, 1))
     >>> centres()[indices[0, 0, 0, 0]].tolist(), round(weights[0, 0, 0, 0].item(), 3)
@@ -84,10 +83,7 @@ def rebalancing(prior: Tensor, uniform_share: float = UNIFORM_SHARE) -> Tensor:
     """Weight of each bin in the loss (313,), larger for rare colours (class rebalancing, equation 4).
 
     w is proportional to ((1 - lambda) p + lambda / Q)^-1 with p the smoothed prior, and its expectation under p is 1.
-
-    Args:
-        prior: (313,) counts or probabilities, not all 0.
-        uniform_share: lambda, above 0, at most 1, where every bin has weight 1.
+    The prior (313,) holds counts or probabilities; lambda is `uniform_share`, above 0, and 1 for equal weights.
 
     >>> common_and_rare = torch.ones(313).index_fill(0, torch.tensor(0), 999)
     >>> [round(weight, 2) for weight in rebalancing(common_and_rare)[[0, -1]].tolist()]
