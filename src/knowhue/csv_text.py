@@ -34,10 +34,7 @@ def csv_lines(rows: Iterable[Sequence[Any]]) -> Iterator[str]:
 
 
 def from_csv(text: str) -> list[tuple[int, dict[str, str]]]:
-    r"""Read a table from any source: each row by the header's names, with its row number as in a spreadsheet.
-
-    Raises:
-        ValueError: a row has more or fewer cells than the header, the header has a name twice, or the text is not CSV.
+    r"""Read a table, or raise a `ValueError`: each row by the header's names, with its row number as in a spreadsheet.
 
     >>> from_csv("class,error\n\n'=cmd|calc,-0.5\n")
     [(3, {'class': '=cmd|calc', 'error': '-0.5'})]

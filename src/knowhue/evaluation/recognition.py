@@ -64,13 +64,8 @@ def fit_probe(features: Features, labels: Labels, classes: int, penalty: float =
     """Fit a probe to convergence in float64, as Kornblith, Shlens and Le (CVPR 2019) do to compare networks.
 
     The loss is the mean cross-entropy plus `penalty |weight|^2 / (2 N)`, scikit-learn's with C = 1 / penalty, on
-    standardised features. It is convex, so the solution is unique.
-
-    Args:
-        features: (N, D), of true-colour images.
-        labels: (N,), 0 to classes - 1; images with label -1 are left out.
-        classes: number of classes, 2 or more, each with an image.
-        penalty: above 0.
+    standardised features. It is convex, so the solution is unique. `features` are (N, D), `labels` (N,), from 0 to
+    `classes` - 1, each with an image, or -1 for images that are left out.
     """
     from sklearn.linear_model import LogisticRegression  # a second to import
     from sklearn.preprocessing import StandardScaler

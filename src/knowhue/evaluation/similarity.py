@@ -21,19 +21,10 @@ _K1, _K2 = 0.01, 0.03  # the paper's constants
 def ciede2000(
     lightness: "Values", predicted: "Values", true: "Values", predicted_lightness: "Values | None" = None
 ) -> Any:
-    """Mean CIEDE2000 (Sharma, Wu and Dalal 2005) of each image, kL = kC = kH = 1, in float32.
+    """Mean CIEDE2000 (Sharma, Wu and Dalal 2005) of each image, (B,), kL = kC = kH = 1, in float32.
 
-    Args:
-        lightness: L* (B, 1, H, W), 0 to 100, of the true image, and of the predicted one by default.
-        predicted: a*b* (B, 2, H, W).
-        true: a*b* (B, 2, H, W).
-        predicted_lightness: L* (B, 1, H, W) of the predicted image, if it differs.
-
-    Returns:
-        (B,), CIEDE2000 units, arrays or tensors as the arguments; about 1 is just noticeable side by side.
-
-    Raises:
-        ValueError: the shapes differ (nothing is broadcast).
+    L* is (B, 1, H, W), 0 to 100, and a*b* (B, 2, H, W); `predicted_lightness` is given if it differs from the true one.
+    About 1 is just noticeable side by side. Other shapes raise a `ValueError`, because nothing is broadcast.
 
     >>> gray, red = np.zeros((1, 2, 1, 1)), np.array([2.5, 0.0]).reshape(1, 2, 1, 1)
     >>> round(float(ciede2000(np.full((1, 1, 1, 1), 50.0), red, gray)[0]), 2)

@@ -111,12 +111,8 @@ def ancestral(noisy: Tensor, clean: Tensor, level: float, earlier: float, fresh:
 
     If steps between `level` and `earlier` are skipped, it is the posterior of the process without those steps.
 
-    Args:
-        noisy: (B, C, H, W), at `level`.
-        clean: the model's estimate of the clean image, -1 to 1.
-        level: signal level of `noisy`, below 1.
-        earlier: signal level of the result, above `level`; at 1 the result is `clean`.
-        fresh: standard normal noise, broadcast against `noisy`.
+    `noisy` (B, C, H, W) has the signal level `level`, below 1, and the result has `earlier`, above it; at 1 it is
+    `clean`, the model's estimate of the clean image, -1 to 1. `fresh` is standard normal noise.
     """
     alpha = level / earlier
     clean_weight = sqrt(earlier) * (1 - alpha) / (1 - level)
@@ -126,10 +122,7 @@ def ancestral(noisy: Tensor, clean: Tensor, level: float, earlier: float, fresh:
 
 
 def ddim(noisy: Tensor, clean: Tensor, level: float, earlier: float, fresh: Tensor) -> Tensor:
-    """Take the deterministic step (eta = 0) of Song, Meng and Ermon (ICLR 2021), equation 12.
-
-    Arguments are those of `ancestral`, but `fresh` is not used.
-    """
+    """Take the deterministic step (eta = 0) of Song, Meng and Ermon (ICLR 2021), equation 12; see `ancestral`."""
     del fresh  # an argument only because all samplers have the same signature
     # recomputed from the clipped `clean`, so that image and noise are consistent; the paper does not clip
     noise = (noisy - sqrt(level) * clean) / sqrt(1 - level)

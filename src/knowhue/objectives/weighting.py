@@ -356,9 +356,6 @@ need cvxpy, its UPGrad quadprog (GPL). For two tasks UPGrad (Quinton and Rey 202
 def make_weighting(tasks: Tasks) -> LossWeighting | GradientWeighting | None:
     """Make the weighting that `tasks.weighting` names; None for static weights or a single task.
 
-    Raises:
-        ExtraError: the weighting needs a package that is not installed.
-
     >>> make_weighting(Tasks(weighting="dwa")).weights()
     {'colour': 1.0, 'class': 1.0}
     """

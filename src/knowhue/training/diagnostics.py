@@ -114,9 +114,7 @@ def weighted_terms(
     """Weighted terms of the loss that the encoder is trained on, as in `training.step`.
 
     `pyramid` holds the images' features, if already computed; `factors` multiply the tasks' statically weighted losses.
-
-    Returns:
-        `class`, the cross-entropy; `pixel`, the colour head's loss; `adversarial`; without those that do not apply.
+    The terms are `class`, `pixel` (the colour head's loss) and `adversarial`, without those that do not apply.
     """
     config, model, factors = state.config, state.networks.model, factors or {}
     with state.engine.autocast():
