@@ -145,9 +145,8 @@ def _misfits(config: Config, source: Source, tasks: Collection[Task | None]) -> 
             found = ", ".join(f"{name} = {shown(ours[name])}" for name in names)
             expected = ", ".join(str(theirs[name]) for name in names)
             problems.append(
-                f"`{'` and `'.join(names)}` should be {expected}, as in `{source.name}`, from which the run starts. "
-                f"Found `{found}`. Leave the setting out, or use only the encoder: --set "
-                f"encoder.weights={source.name}, without --start-from."
+                f"`{'` and `'.join(names)}` should be {expected}, as in `{source.name}`. Found `{found}`. Leave the "
+                f"setting out, or take only the encoder, by --set encoder.weights={source.name}."
             )
     return problems
 
@@ -190,15 +189,16 @@ def initial_heads(config: Config, classes: Sequence[str], random: "Weights") -> 
     """
     source = find_source(config.encoder.weights)
     parts = _read_parts(source)
-    has_common_class = any(name in source.classes for name in classes)
+    common = [(row, source.classes.index(name)) for row, name in enumerate(classes) if name in source.classes]
+    has_colour = "colour" in source.config.tasks.names
     heads: dict[str, Tensor] = {}
     for name, tensor in random.items():
-        if name.startswith("colour.") and "colour" in source.config.tasks.names:
-            heads[name] = _tensor(parts, name, tensor.shape, source)
-        elif name in _BY_CLASS and has_common_class:
+        if name in _BY_CLASS and common:
             trained = _tensor(parts, name, (len(source.classes), *tensor.shape[1:]), source)
-            heads[name] = _with_common_rows(tensor, trained, classes, source.classes)
-        elif name.startswith("class.") and has_common_class:
+            heads[name] = tensor.detach().cpu().clone()
+            for row, their_row in common:
+                heads[name][row] = trained[their_row]
+        elif (name.startswith("class.") and common) or (name.startswith("colour.") and has_colour):
             heads[name] = _tensor(parts, name, tensor.shape, source)
     return heads
 
@@ -216,14 +216,3 @@ def _tensor(parts: "Weights", name: str, shape: Sequence[int], source: Source) -
             f"`{source.name}` should hold the heads of its description. Found `{name}` of shape {found}."
         )
     return parts[name]
-
-
-def _with_common_rows(
-    random: "Tensor", trained: "Tensor", classes: Sequence[str], trained_classes: Sequence[str]
-) -> "Tensor":
-    """Return the random rows, with the trained ones for classes that both have."""
-    rows = random.detach().cpu().clone()
-    for row, name in enumerate(classes):
-        if name in trained_classes:
-            rows[row] = trained[trained_classes.index(name)]
-    return rows
