@@ -152,7 +152,7 @@ def test_a_run_that_lies_in_the_place_of_another_is_refused(study, config, has_e
     shutil.copytree(colour, multi, dirs_exist_ok=True)
     if not has_ended:  # the study would go on with it
         (multi / "status.json").unlink()
-    with pytest.raises(RunError, match=rf"`{multi}` should hold the run that it is named after"):
+    with pytest.raises(RunError, match=rf"`{multi}` holds another run than it is named after"):
         run_study(make_plan(config), study)
 
 

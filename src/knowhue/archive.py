@@ -116,11 +116,9 @@ def colorize_archive(
             and with notes before.
 
     Raises:
-        ConfigError: an option does not suit an archive, two images would become one file, or the output is the
-            source, contains it, or leads into it.
+        ConfigError: an option does not suit an archive, or the output is the source, contains it, or leads into it.
         ImageError: there is no image.
-        RunError: a store does not answer, another driver or jobs of a killed one still work there, or the output holds
-            other files or another job's colours.
+        RunError: a store does not answer, or the output is in use, or holds other files or another job's colours.
     """
     _check_options(options, suffix, shards)
     places = _absolute_name(source), _absolute_name(out)

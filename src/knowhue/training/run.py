@@ -227,9 +227,7 @@ def _is_done(work: Workspace, config: Config, folder: Path, final: bool) -> bool
     if not damaged:
         # also rejects a run of another version, instead of continuing it
         if not runs.has_matching_name(folder):
-            raise RunError(
-                f"`{folder}` should hold the run that it is named after. Found another. Remove it."
-            )
+            raise RunError(f"`{folder}` holds another run than it is named after. Remove it.")
         if is_trained and work.engine.is_main:  # in case the run was killed before it removed them
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         if difference:
@@ -295,7 +293,7 @@ def _require_same_start(folder: Path, current: Mapping[str, Any]) -> None:
     changed = [f"{key} {recorded[key]}, now {new}" for key, new in current.items() if recorded[key] != new]
     if changed:
         raise RunError(
-            f"`{folder}` was trained with {'; '.join(changed)}. Restore it, or name another folder."
+            f"`{folder}` was trained with {', '.join(changed)}. Restore it or name another folder."
         )
 
 
