@@ -176,11 +176,9 @@ def _power_over_both(name: str, question: Question, design: Design, variances: V
     some = chances(design, -question.sesoi, variances)
     none = chances(design, 0.0, variances)
     smallest = smallest_effect(design, variances)
-    least = (
-        f"the smallest difference detected 80 % of the time is {scale * smallest:.2g}{unit}"
-        if smallest is not None
-        else f"no difference is detected 80 % of the time: a verdict needs {fewest_seeds(design.alpha)} seeds"
-    )
+    least = f"no difference is detected 80 % of the time: a verdict needs {fewest_seeds(design.alpha)} seeds"
+    if smallest is not None:
+        least = f"the smallest difference detected 80 % of the time is {scale * smallest:.2g}{unit}"
     seed, image, residual = (scale * sd for sd in (variances.seed, variances.image, variances.residual))
     one = unit.removesuffix("s") if scale * question.sesoi == 1 else unit
     sds = f"sd of a seed {seed:.3g}, of an image {image:.3g}, residual {residual:.3g}"

@@ -259,11 +259,8 @@ def running_cells(cells: Sequence[Cell]) -> str:
     >>> running_cells([Cell("colour", 0, "finished", 2, 2, 9.0), Cell("multi", 0, "running", 1, 2, 5.0)])
     '; running: multi of seed 0 (1/2 epochs)'
     """
-    found = [
-        f"{cell.arm} of seed {cell.seed} ({cell.epochs}/{cell.of} epochs)"
-        for cell in cells
-        if cell.state == "running"
-    ]
+    running = (cell for cell in cells if cell.state == "running")
+    found = [f"{cell.arm} of seed {cell.seed} ({cell.epochs}/{cell.of} epochs)" for cell in running]
     return f"; running: {few(found)}" if found else ""
 
 

@@ -197,14 +197,12 @@ def open_folder_classifier(given: str, classes: Path | None, pairs: Pairs) -> Fo
         return FolderClassifier(classifier, (), folders, about | {"classes": why})
     if unknown:
         names = few([shown(folder) or "(no folder)" for folder in unknown], 3)
+        remedy = f"name them in `{classes}`, each in the line of an output"
+        if classes is None:
+            remedy = "give --classes FILE with one line per output: the folder that it stands for"
         raise ConfigError(
             f"`--classifier {classifier.name}` should have a class for every folder of images. Found none for {names} "
-            f"({len(unknown)} in all): "
-            + (
-                "give --classes FILE with one line per output: the folder that it stands for."
-                if classes is None
-                else f"name them in `{classes}`, each in the line of an output."
-            )
+            f"({len(unknown)} in all): {remedy}."
         )
     return FolderClassifier(classifier, stands_for, folders, about)
 

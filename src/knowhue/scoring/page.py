@@ -181,11 +181,10 @@ def _groups(scores: Scores) -> list[Group]:
 
 def _table(scores: Scores, group: Group) -> list[list[Any]]:
     measures = {name: scores.measures[name.removeprefix("best_")] for name in group.names}
+    # the rows of `ALWAYS` have only one sample
+    rows = {row: own for row, own in scores.rows.items() if row not in ALWAYS or group.title != _BEST}
     cells = [
-        [row, *(shown_value(m, own.get(name)) for name, m in measures.items())]
-        for row, own in scores.rows.items()
-        # the rows of `ALWAYS` have only one sample
-        if row not in ALWAYS or group.title != _BEST
+        [row, *(shown_value(m, own.get(name)) for name, m in measures.items())] for row, own in rows.items()
     ]
     return _with_protocol(scores, [m.head for m in measures.values()], cells)
 

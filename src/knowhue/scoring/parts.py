@@ -216,19 +216,13 @@ def _measure(part: Portion, rows: Sequence[str], protocol: Protocol) -> RowArray
         try:
             truth = prepare_image(to_protocol(image, protocol))
             for row in rows:
-                is_made, files = row not in part.colourings, part.colourings.get(row, ())
                 try:
-                    samples = (
-                        [_derived_image(row, part, truth)]
-                        if is_made
-                        else [
-                            prepare_image(open_pixels(each, protocol, truth.pixels, (height, width)))
-                            for each in files[number]
-                        ]
-                    )
+                    samples = _row_images(part, row, number, truth, (height, width), protocol)
                     found = [measures.measure_image(each, truth, protocol) for each in samples]
                 except KnowhueError as error:
-                    problems.append(f"{name}: {error}" if is_made else f"{row}, {name}: {error}")
+                    problems.append(
+                        f"{row}, {name}: {error}" if row in part.colourings else f"{name}: {error}"
+                    )
                     continue
                 values = [each for each, _ in found]
                 columns[row].append(over_samples(values, "diversity_ciede2000", measures.distance, samples))
@@ -243,6 +237,16 @@ def _measure(part: Portion, rows: Sequence[str], protocol: Protocol) -> RowArray
         arrays[row] = {name: np.array([each[name] for each in own]) for name in own[0]}
         arrays[row] |= {"_places": places, "_counts": counts[row].ravel()[places]}
     return arrays
+
+
+def _row_images(
+    part: Portion, row: str, number: int, truth: PreparedImage, stored: tuple[int, ...], protocol: Protocol
+) -> list[PreparedImage]:
+    """The samples of a system for one image, or the image of a row of `ALWAYS`."""
+    if row not in part.colourings:
+        return [_derived_image(row, part, truth)]
+    files = part.colourings[row][number]
+    return [prepare_image(open_pixels(file, protocol, truth.pixels, stored)) for file in files]
 
 
 def _derived_image(row: str, part: Portion, truth: PreparedImage) -> PreparedImage:
@@ -262,10 +266,7 @@ def _as_jpeg(pixels: Pixels, quality: int) -> Pixels:
 
 
 def over_samples(
-    rows: Sequence[Mapping[str, float]],
-    diversity: str,
-    between: Callable[[Any, Any], Any],
-    samples: Sequence[Any],
+    rows: Sequence[Mapping[str, float]], diversity: str, between: Callable[..., Any], samples: Sequence[Any]
 ) -> dict[str, float]:
     """Means over the samples of an image, and for several samples the best by each of `BEST_OF` and the diversity.
 

@@ -255,11 +255,8 @@ def _accepted_suffix(accept: str, data: bytes) -> str | None:
     own = schemas.MEDIA_TYPES[writable_suffix(FORMATS[kind].suffixes[0])]
     # the own format comes first, so that another must have a larger weight
     wanted = max(own, *schemas.IMAGES, key=lambda each: quality(accept, each)[0])
-    return (
-        None
-        if wanted == own
-        else next(suffix for suffix, each in schemas.MEDIA_TYPES.items() if each == wanted)
-    )
+    suffixes = (suffix for suffix, each in schemas.MEDIA_TYPES.items() if each == wanted)
+    return None if wanted == own else next(suffixes)
 
 
 async def _read_request(request: Request, kind: type[T], task: Task) -> tuple[Files, T, str, Batcher]:

@@ -40,12 +40,9 @@ Announce = Callable[[str], None]
 
 def _malformed_answer() -> bytes:
     """Return the answer to malformed HTTP, with the body and headers of every refusal."""
-    body = Refusal(
-        400,
-        "",
-        "The request should be valid HTTP/1.1, with a `Host`, a valid length of the body or valid chunks, and at most "
-        f"{MAX_HEADER_BYTES:,} bytes of headers. Found something else.",
-    ).body
+    wanted = "valid HTTP/1.1, with a `Host`, a valid length of the body or valid chunks, and at most"
+    message = f"The request should be {wanted} {MAX_HEADER_BYTES:,} bytes of headers. Found something else."
+    body = Refusal(400, "", message).body
     own = {"content-type": JSON, "content-length": len(body), "connection": "close"}
     headers = HEADERS | {"content-security-policy": STRICT} | own
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
@@ -186,14 +183,12 @@ def listening(settings: ServerSettings) -> socket.socket:
         return listener
     except OSError as error:
         listener.close()
+        is_port = error.errno in (errno.EADDRINUSE, errno.EACCES)
         remedy = (
-            "Name another with `--port`, or 0 for any."
-            if error.errno in (errno.EADDRINUSE, errno.EACCES)
-            else "Name an address of this machine with `--host`."
+            "another with `--port`, or 0 for any" if is_port else "an address of this machine with `--host`"
         )
-        raise ConfigError(
-            f"Cannot listen on {settings.host} port {settings.port}: {error.strerror or error}. {remedy}"
-        ) from None
+        place = f"{settings.host} port {settings.port}"
+        raise ConfigError(f"Cannot listen on {place}: {error.strerror or error}. Name {remedy}.") from None
 
 
 def address_of(listener: socket.socket, settings: ServerSettings) -> str:
