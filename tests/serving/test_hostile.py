@@ -132,16 +132,16 @@ def _resident_mib() -> float:
 @pytest.mark.parametrize(
     ("target", "status"),
     [
-        ("http://{}/v1/models", 404),
-        ("HTTP://{}/healthz", 404),
-        ("http://{}", 404),
+        ("http://{}/v1/models", 200),
+        ("HTTP://{}/healthz", 200),
+        ("http://{}", 200),
         ("http://{}/nothing", 404),
         ("http://elsewhere.org/v1/models", 421),
         ("http://me@{}/v1/models", 421),
         ("ftp://{}/v1/models", 404),
     ],
 )
-def test_a_whole_url_is_no_path_and_its_host_is_checked(server: tuple[str, int], target: str, status: int):
+def test_a_whole_url_is_taken_for_its_path_and_its_host(server: tuple[str, int], target: str, status: int):
     link = HTTPConnection(*server, timeout=20)
     link.request("GET", target.format(f"{server[0]}:{server[1]}"))
     assert link.getresponse().status == status

@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 from urllib.request import parse_http_list
 
 from python_multipart.multipart import parse_options_header
@@ -22,6 +22,8 @@ from knowhue.serving.settings import MIB, ServerSettings, is_loopback
 OPEN_PATHS = ("/healthz", "/readyz")
 """Paths of probes, which need no token."""
 COOKIE = "knowhue"
+_METHODS = "GET, HEAD, POST, OPTIONS"
+"""Methods of all routes, and OPTIONS of the whole server."""
 MAX_HEADERS = 64
 MAX_HEADER_BYTES = 16_384
 SLOWEST_UPLOAD = 128 * 1024
@@ -38,6 +40,7 @@ _HOST = re.compile(
     r"(?P<name>[a-z0-9._-]+|\[[0-9a-f]*:[0-9a-f:.]+\])(:[0-9]{0,5})?", re.IGNORECASE | re.ASCII
 )
 """Host name or address, and port (RFC 9110, 7.2), without user, path or fragment."""
+_WHOLE_URL = re.compile(rb"https?://(?P<host>[^/?#]+)(?P<path>/.*)?", re.IGNORECASE | re.DOTALL)
 JSON = "application/json"
 STOPPING = (503, "stopping", "The server is stopping. Try again when it runs again.")
 """Arguments of a `Refusal` while the server stops."""
@@ -152,6 +155,7 @@ class Shield:
         if scope["type"] != "http":  # the app's lifespan; websockets have no route and are closed
             await self.app(scope, receive, send)
             return
+        scope = in_origin_form(scope)
         exchange = _Exchange(self, scope["path"], receive, send)
         with self.monitor.timing(scope, lambda: exchange.status):
             try:
@@ -160,6 +164,9 @@ class Shield:
                 exchange.check_length(headers)
                 if redirect is not None:
                     await exchange.answer(303, b"", redirect)
+                elif scope["method"] == "OPTIONS" and scope["path"] == "*":
+                    # of the whole server (RFC 9112, 3.2.4)
+                    await exchange.answer(200, b"", {"allow": _METHODS})
                 else:
                     # HEAD is GET without a body (RFC 9110, 9.3.2), which uvicorn leaves out
                     request_scope = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
@@ -328,6 +335,25 @@ def checked_headers(scope: Scope) -> Mapping[str, str]:
         message = "`Content-Length` and `Transfer-Encoding` should not be given together. Found both."
         raise Refusal(400, "headers", message, {"connection": "close"})
     return headers
+
+
+def in_origin_form(scope: Scope) -> Scope:
+    """Return a request for a whole URL, as sent to a proxy, as a request for the path with that URL's host.
+
+    Every server has to accept it (RFC 9112, 3.2.2). Repeated `Host` headers are kept, to be refused.
+    """
+    url = _WHOLE_URL.fullmatch(scope.get("raw_path") or b"")
+    if url is None:
+        return scope
+    others = [(name, value) for name, value in scope["headers"] if name != b"host"]
+    is_one = len(scope["headers"]) - len(others) <= 1
+    raw_path = url["path"] or b"/"
+    return {
+        **scope,
+        "path": unquote(raw_path.decode("latin-1")),
+        "raw_path": raw_path,
+        "headers": [(b"host", url["host"]), *(others if is_one else scope["headers"])],
+    }
 
 
 def _host_of(origin: str) -> str:
