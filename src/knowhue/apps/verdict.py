@@ -1,6 +1,7 @@
 """`knowhue verdict`: a table of scores from any source, judged by the statistics of a study."""
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated
 
@@ -14,16 +15,16 @@ from knowhue.storage import require_outputs
 
 
 class VerdictArguments(Options):
-    """Arguments and options of `knowhue verdict`."""
+    """Arguments and options of `knowhue verdict`; fields that `TableOptions` has as well are passed on to it."""
 
     tables: Annotated[list[Path], typer.Argument()]
     """tables, as CSV, JSON or parquet, with a row for each score (columns `arm, seed, metric, value`, and optionally
     `image, class`), or a row for each run, as W&B and MLflow export them"""
     against: str | None = None
     """the arm that the others are compared with"""
-    arm: list[str] | None = None
+    arms: Annotated[list[str] | None, typer.Option("--arm")] = None
     """an arm to compare with it; by default all others; may be repeated"""
-    metric: list[str] | None = None
+    metrics: Annotated[list[str] | None, typer.Option("--metric")] = None
     """a metric to judge; by default all that have a smallest effect of interest; may be repeated"""
     sesoi: list[str] | None = None
     """smallest effect of interest of a metric, in its unit, such as `accuracy=0.01`; may be repeated. `ab_l1` and
@@ -49,17 +50,10 @@ def verdict_command(arguments: VerdictArguments) -> None:
 
     if not LEAST_ALPHA <= arguments.alpha < 0.5:
         raise ConfigError(should_be("alpha", f"at least {LEAST_ALPHA:g} and below 0.5", arguments.alpha))
-    options = TableOptions(
-        metrics=arguments.metric or (),
-        better=_directions(arguments.better or ()),
-        sesoi=_effects(arguments.sesoi or ()),
-        against=arguments.against,
-        arms=arguments.arm or (),
-        alpha=arguments.alpha,
-        arm_column=arguments.arm_column,
-        seed_column=arguments.seed_column,
-    )
-    out = arguments.out
+    names = [each.name for each in fields(TableOptions)]
+    given = {name: value for name, value in arguments if name in names and value is not None}
+    by_metric = {"better": _directions(arguments.better or ()), "sesoi": _effects(arguments.sesoi or ())}
+    options, out = TableOptions(**given | by_metric), arguments.out
     if out is not None and out.suffix != ".html":
         raise ConfigError(f"`--out` should end in .html. Found `{out}`.")
     table = read_table(arguments.tables, options)
