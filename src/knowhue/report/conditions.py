@@ -83,10 +83,9 @@ def equal_time(study: Study, question: str) -> tuple[ScorePairs, Row]:
             times.append((min(ends), *ends, epochs, len(multi), ends[1] > ends[0]))
     if not times:
         return pairs, {}
+    *means, cut = np.mean(times, axis=0).tolist()
     names = ("seconds", "single_seconds", "multi_seconds", "epochs", "of")
-    # not strict: the last column has no mean, it is counted below
-    means = dict(zip(names, np.mean(times, axis=0).tolist(), strict=False))
-    return pairs, means | {"multi_cut": sum(cut for *_, cut in times)}
+    return pairs, dict(zip(names, means, strict=True)) | {"multi_cut": round(cut * len(times))}
 
 
 def clock(run: Run) -> NDArray[np.float64]:
@@ -186,14 +185,13 @@ def deployment(study: Study) -> list[dict[str, Any]]:
     # questions about different multi-task arms are not about one model
     if not seeds or len({spec.multi for spec in questions.values()}) > 1:
         return []
-    trainings = [[pairs[seed] for pairs in by_task.values()] for seed in seeds]
+    trainings, count = [[pairs[seed] for pairs in by_task.values()] for seed in seeds], len(questions)
     one = mean([_seconds(pairs[0][1]) for pairs in trainings])
     spent = [[_seconds(single) for single, _ in pairs] for pairs in trainings]
     several = mean([None if None in seconds else sum(filter(None, seconds)) for seconds in spent])
+    numbers = {"encoders": (1, count), "heads": (count, count), "seconds": (one, several)}
     rows: list[dict[str, Any]] = [
-        {"what": "encoders", "one": 1, "several": len(questions)},
-        {"what": "heads", "one": len(questions), "several": len(questions)},
-        {"what": "seconds", "one": one, "several": several},
+        {"what": what, "one": one, "several": several} for what, (one, several) in numbers.items()
     ]
 
     def at_the_end(_: Study, question: str) -> tuple[ScorePairs, Row]:
@@ -214,13 +212,11 @@ def after_heads(study: Study) -> list[dict[str, Any]]:
     rows = []
     for arm in study.runs:
         runs = [run for run in study.finished(arm) if run.scores.get("after_heads")]
-        for spec in study.questions.values():
-            heads = mean([run.scores["after_heads"].get(spec.metric) for run in runs])
-            tuned = mean([run.metric(spec.metric) for run in runs])
+        for metric in [spec.metric for spec in study.questions.values()]:
+            heads = mean([run.scores["after_heads"].get(metric) for run in runs])
+            tuned, seeds = mean([run.metric(metric) for run in runs]), tuple(run.seed for run in runs)
             if heads is not None and tuned is not None:
-                seeds = tuple(run.seed for run in runs)
-                row = {"arm": arm, "metric": spec.metric, "heads": heads, "tuned": tuned, "seeds": seeds}
-                rows.append(row)
+                rows.append({"arm": arm, "metric": metric, "heads": heads, "tuned": tuned, "seeds": seeds})
     return rows
 
 
@@ -259,15 +255,14 @@ def class_transfer(study: Study) -> list[dict[str, Any]]:
         for name, spec in study.questions.items()
         for label in study.classes
     }
-    rows = []
-    for (name, label), each in family_tests(contrasts).items():
-        found = each.found
-        word = ("helped" if found.better else "hurt") if each.is_clear else ""
-        rows.append({
-            "question": name, "label": label, "unit": "share" if found.metric in SHARES else "", **found.row(),
-            "bounds": each.bounds, "p": each.p, "p_adjusted": each.p_adjusted, "word": word,
-        })  # fmt: skip
-    return rows
+    return [
+        {
+            "question": name, "label": label, "unit": "share" if each.found.metric in SHARES else "",
+            **each.found.row(), "bounds": each.bounds, "p": each.p, "p_adjusted": each.p_adjusted,
+            "word": ("helped" if each.found.better else "hurt") if each.is_clear else "",
+        }
+        for (name, label), each in family_tests(contrasts).items()
+    ]  # fmt: skip
 
 
 def image_flips(study: Study) -> list[dict[str, Any]]:

@@ -27,7 +27,7 @@ _ROUNDING, _COARSE_ROUNDING, _SINGLE_PRECISION = 2e-3, 0.1, 1e-6
 that is rounded to few digits; and the one from which the mean replaces the total."""
 _LONGEST_NAME = 200
 _MOST_SEED = 2**53  # whole numbers that a float holds exactly
-_SPLITS = {"test": "test"} | dict.fromkeys(("validation", "val", "valid", "dev"), "validation")
+_SPLITS = {"": "", "test": "test"} | dict.fromkeys(("validation", "val", "valid", "dev"), "validation")
 
 
 class ImageColumn(NamedTuple):
@@ -69,9 +69,9 @@ class ScoreRows:
 
     def arms(self, metric: str | None = None) -> list[str]:
         """Return the arms with a score in a metric (None: in any), in the order of the rows."""
-        found = [arm for arm, _, name, label in self.totals if metric in (None, name) and not label]
-        found += [arm for arm, _, name in self.declared if metric in (None, name)]
-        return list(dict.fromkeys(found))
+        names = [(arm, name) for arm, _, name, label in self.totals if not label]
+        names += [(arm, name) for arm, _, name in self.declared]
+        return list(dict.fromkeys(arm for arm, name in names if metric in (None, name)))
 
     def seeds(self) -> dict[str, dict[int, None]]:
         seeds: dict[str, dict[int, None]] = defaultdict(dict)
@@ -251,7 +251,7 @@ class ScoreRows:
                 )
 
     def _check_split(self, given: str) -> None:
-        split = _SPLITS.get(given.strip().lower(), "" if not given.strip() else None)
+        split = _SPLITS.get(given.strip().lower())
         if split is None:
             raise self._fail(f"`split` should be test or validation. Found `{shown(given)}`.")
         if self.split not in (None, split):
@@ -290,12 +290,13 @@ class ScoreRows:
             first = np.sort(np.frombuffer(self.images[(*runs[0], metric)].images, np.int32))
             for arm, seed in runs:
                 self._check_column(arm, seed, metric, runs[0], first)
-            for arm, seed, name, label in list(self.totals):
-                if name == metric and not label and (arm, seed) not in runs:
-                    raise self._fail(
-                        f"{_named(arm, seed, metric)} has no rows of single images, but {_named(*runs[0])} has. Give "
-                        "them for all runs, or for none.", at=self.totals[arm, seed, name, label][1],
-                    )  # fmt: skip
+        for (arm, seed, metric, label), (_, code) in self.totals.items():
+            runs = metrics.get(metric)
+            if runs and not label and (arm, seed) not in runs:
+                raise self._fail(
+                    f"{_named(arm, seed, metric)} has no rows of single images, but {_named(*runs[0])} has. Give them "
+                    "for all runs, or for none.", at=code,
+                )  # fmt: skip
 
     def _check_column(
         self, arm: str, seed: int, metric: str, first_run: tuple[str, int], first: np.ndarray

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -108,18 +108,15 @@ def read_table(paths: Sequence[Path], options: TableOptions) -> Study:
 
 def _require_known(rows: ScoreRows, options: TableOptions) -> None:
     """Check that options name metrics and arms of the table."""
-    metrics, arms = [*rows.metrics, *rows.unused], rows.arms()
-    for option, names, known, similar in (
-        ("--metric", options.metrics, rows.metrics, metrics),
-        ("--better", options.better, rows.metrics, metrics),
-        ("--sesoi", options.sesoi, rows.metrics, metrics),
-        ("--against", [options.against] if options.against else [], arms, arms),
-        ("--arm", options.arms, arms, arms),
-    ):
+    metrics, arms = rows.metrics, rows.arms()
+    against = [options.against] if options.against else []
+    of_metrics = {"--metric": options.metrics, "--better": options.better, "--sesoi": options.sesoi}
+    for option, names in (of_metrics | {"--against": against, "--arm": options.arms}).items():
+        known = metrics if option in of_metrics else arms
         if unknown := [name for name in names if name not in known]:
+            meant = did_you_mean(unknown[0], [*known, *rows.unused] if known is metrics else known)
             raise ConfigError(
-                f"`{option}` should name what the table has: {few(known, 12)}. Found `{shown(unknown[0])}`."
-                + did_you_mean(unknown[0], similar)
+                f"`{option}` should name what the table has: {few(known, 12)}. Found `{shown(unknown[0])}`.{meant}"
             )
 
 
@@ -239,13 +236,12 @@ def _runs(rows: ScoreRows, seeds: Sequence[int]) -> dict[str, dict[int, Run]]:
     for (arm, seed, metric, label), (value, _) in rows.totals.items():
         if not label:
             scores[arm, seed][metric] = value
-
-    def run(arm: str, seed: int) -> Run:
+    runs: dict[str, dict[int, Run]] = {arm: {} for arm in rows.arms()}
+    for arm, seed in product(runs, seeds):
         metrics = {"metrics": scores[arm, seed]} if (arm, seed) in scores else {}
         state = "finished" if metrics else rows.states.get((arm, seed), "missing")
-        return Run(arm, seed, state, scores=metrics | {"split": rows.split or "test"})
-
-    return {arm: {seed: run(arm, seed) for seed in seeds} for arm in rows.arms()}
+        runs[arm][seed] = Run(arm, seed, state, scores=metrics | {"split": rows.split or "test"})
+    return runs
 
 
 def _copies(study: Study) -> Iterator[str]:
@@ -322,12 +318,11 @@ def _misspelt(noun: str, items: Mapping[str, Iterable[Hashable]]) -> Iterator[st
     """Report each name if a similar name has more items but none of its own, unless they differ only in case."""
     by_name = {name: set(values) for name, values in items.items()}
     for name, values in by_name.items():
-        similar = [
-            other
-            for other, more in by_name.items()
-            if len(more) > len(values) and values.isdisjoint(more) and other.casefold() != name.casefold()
-        ]
-        if suggestion := did_you_mean(name, similar):
+        larger = {other: more for other, more in by_name.items() if len(more) > len(values)}
+        disjoint = [other for other, more in larger.items() if values.isdisjoint(more)]
+        if suggestion := did_you_mean(
+            name, [each for each in disjoint if each.casefold() != name.casefold()]
+        ):
             yield f"“{name}” has {plural(len(values), noun)}, which others lack.{suggestion}"
 
 
@@ -366,7 +361,7 @@ def further_lines(findings: Findings) -> list[str]:
     header, *rows = TABLES["further"].text(findings)
     lines = []
     for row in rows:
-        cells = [str(cell.value if isinstance(cell, TableCell) else cell) for cell in row]
-        named = (f"{name.lower()} {cell}" for name, cell in zip(header[2:], cells[2:], strict=True))
-        lines.append(f"{cells[0]}, {cells[1]}: {', '.join(named)}")
+        arms, metric, *cells = (str(cell.value if isinstance(cell, TableCell) else cell) for cell in row)
+        named = (f"{name.lower()} {cell}" for name, cell in zip(header[2:], cells, strict=True))
+        lines.append(f"{arms}, {metric}: {', '.join(named)}")
     return lines
