@@ -132,26 +132,21 @@ def _by_class(
 
 def _over_images(by_class: Sequence[NDArray[np.float64]], binary: bool) -> Part:
     share = 1 / len(by_class) ** 2
-    found = _sum([
-        Part(share * float(block.mean(axis=0).var(ddof=1)) / block.shape[1], block.shape[1] - 1)
-        for block in by_class
-    ])  # fmt: skip
-    return found._replace(variance=found.variance + _two_more(by_class)) if binary else found
-
-
-def _two_more(by_class: Sequence[NDArray[np.float64]]) -> float:
-    """Return the variance that two more changing images, split over the classes, would add to the estimate."""
-    # if no image changes, the added ones are assumed to change with every seed
-    most = max(float(np.abs(block.mean(axis=0)).max()) for block in by_class)
+    images = [block.mean(axis=0) for block in by_class]
+    found = _sum([Part(share * float(each.var(ddof=1)) / len(each), len(each) - 1) for each in images])
+    if not binary:
+        return found
+    most = max(float(np.abs(each).max()) for each in images)
     # 1 / k from splitting two images over k classes, 1 / k^2 from the mean over classes
-    return sum(variance_of_two_more(most, block.shape[1]) for block in by_class) / len(by_class) ** 3
+    more = sum(variance_of_two_more(most, len(each)) for each in images) / len(images) ** 3
+    return found._replace(variance=found.variance + more)
 
 
 def variance_of_two_more(most: float, count: int) -> float:
     """Return the variance that two more changing images would add to the mean of a binary score.
 
     After Bonett and Price (2012): an interval keeps a width even where all of a few images agree. `most` is the
-    largest change of an image or of a cluster of images; 0 counts as 1.
+    largest change of an image or of a cluster of images; if none changes, the added ones are assumed to change by 1.
 
     >>> round(variance_of_two_more(0.0, 20), 6)
     0.005

@@ -128,13 +128,11 @@ def _words(
         level: list(zip((centres - half).tolist(), (centres + half).tolist(), strict=True))
         for level, half in half_widths.items()
     }
+    seeds, _, sesoi, alpha = design
     return [
-        judge(
-            design.seeds, each, lambda level, study=study: ends[level][study], design.sesoi, design.alpha,
-            lower_is_better=True,
-        )
+        judge(seeds, each, lambda level, study=study: ends[level][study], sesoi, alpha, lower_is_better=True)
         for study, each in enumerate(p.tolist())
-    ]  # fmt: skip
+    ]
 
 
 def _near_p(means: NDArray[np.float64], alpha: float) -> NDArray[np.float64]:
@@ -171,9 +169,7 @@ def _imagined(
     cells = rest * generator.chisquare(freedom, studies) / freedom / (n * m)
     # from the same means as the sign-flip test, as in a real study
     rows = means.var(axis=1, ddof=1) / n
-    tables = [
-        Crossed(0.0, n, m, Part(r, n - 1), Part(c, m - 1), Part(e, freedom))
-        for r, c, e in zip(rows.tolist(), columns.tolist(), cells.tolist(), strict=True)
-    ]
+    parts = zip(rows.tolist(), columns.tolist(), cells.tolist(), strict=True)
+    tables = [Crossed(0.0, n, m, Part(r, n - 1), Part(c, m - 1), Part(e, freedom)) for r, c, e in parts]
     levels = (1 - design.alpha, 1 - 2 * design.alpha)
     return means, {level: np.array([table.interval(level)[1] for table in tables]) for level in levels}

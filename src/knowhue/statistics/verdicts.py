@@ -140,16 +140,9 @@ def not_better(level: float, floor: float, lower_is_better: bool) -> bool:
 
 
 def judge(
-    seeds: int,
-    p: float,
-    interval: Callable[[float], Interval | None],
-    sesoi: float,
-    alpha: float,
-    lower_is_better: bool,
-    complete: bool = True,
-    at_limit: bool = False,
-    scale: float = 0.0,
-) -> Word:
+    seeds: int, p: float, interval: Callable[[float], Interval | None], sesoi: float, alpha: float,
+    lower_is_better: bool, complete: bool = True, at_limit: bool = False, scale: float = 0.0,
+) -> Word:  # fmt: skip
     """Judge one question.
 
     Args:
@@ -214,13 +207,12 @@ def _seeds(over_seeds: float, image: float, images: int, sesoi: float, alpha: fl
     """
 
     def enough(n: int) -> bool:
-        parts = over_seeds / n, image**2 / images
-        total = sum(parts)
+        total = over_seeds / n + image**2 / images
         if total == 0:
             return True
         # relative variances, because squares of the absolute ones may underflow
-        shares = parts[0] / total, parts[1] / total
-        freedom = 1 / (shares[0] ** 2 / (n - 1) + shares[1] ** 2 / (images - 1))
+        of_seeds, of_images = over_seeds / n / total, image**2 / images / total
+        freedom = 1 / (of_seeds**2 / (n - 1) + of_images**2 / (images - 1))
         found = special.stdtrit(freedom, 1 - alpha / 2) + special.ndtri(POWER)
         # both one-sided tests must succeed, so each may fail in half of the cases that POWER allows
         equal = special.stdtrit(freedom, 1 - alpha) + special.ndtri((1 + POWER) / 2)
