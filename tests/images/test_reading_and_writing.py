@@ -491,7 +491,7 @@ def test_what_cannot_be_written_is_refused(tmp_path, suffix, quality, shape, mes
         ),
         (
             NOISE,
-            r"Found .* of the type `ndarray`\. An `Image` is made by `read_image`, or of pixels by `.*Image\.of",
+            r"Found .* of the type `ndarray`\. Make an `Image` by `read_image`, or of pixels by `.*Image\.of",
         ),
     ],
 )
