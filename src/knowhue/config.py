@@ -223,11 +223,9 @@ class Colour(Section):
     """feedforward: l1, l2, or classification of 313 rebalanced colours (Zhang et al. 2016); gan and unet: l1, or
     classification with the decoded colours given to the discriminator"""
     temperature: PositiveFloat = 0.38
-    """classification: temperature of the annealed mean; 1 is the mean colour (dull), towards 0 the most probable colour
-    (patchy); paper: 0.38"""
+    """classification: temperature of the annealed mean; 1: the mean (dull), near 0: the mode (patchy); paper: 0.38"""
     logit_adjustment: Fraction = 0.0
-    """classification: how far predictions undo the higher weight of rare colours in training; 0 (not at all, as in the
-    paper) to 1 (completely)"""
+    """classification: how far predictions undo the weight of rare colours, 0 (as in the paper) to 1 (completely)"""
     saturation: Saturation = 1.0
     """factor on the chroma of predictions; has no effect on training"""
     decoder: Literal["auto", "transposed"] = "auto"
@@ -351,8 +349,7 @@ class Training(Section):
     shift_px: NonNegativeInt = 6
     """fine-tuning: largest random shift of an image, in pixels, with reflected edges"""
     degraded_share: Fraction = 0.0
-    """fine-tuning: share of images whose lightness is degraded like an old photo's (faded, grainy, scratched, changed
-    contrast, insensitive to red), 0 to 1"""
+    """fine-tuning: share of images degraded like old photos (faded, grainy, scratched, blind to red), 0 to 1"""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """floating-point precision of the networks; auto is bfloat16 if the device supports it, else float32"""
     # a head with skip connections reads 0.9 MB of features per 96-pixel image: too much disk for a million images
@@ -395,8 +392,7 @@ class Evaluation(Section):
     diagnose_every_steps: NonNegativeInt = 25
     """fine-tuning of two tasks: their gradients are compared every so many steps; 0 is never"""
     gradient_batches: NonNegativeInt = 4
-    """number of training batches on which each loss's gradient at the encoder is measured before and after fine-tuning;
-    0 measures none"""
+    """batches on which each loss's gradient at the encoder is measured before and after fine-tuning; 0 measures none"""
     inception_weights: str | None = None
     """file with torch-fidelity's Inception-v3 weights, for FID and KID; null downloads them"""
     perceptual: tuple[Literal["lpips"], ...] = ()
