@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from knowhue import cells
 from knowhue.cells import CellStep, arithmetic_elsewhere, cell_jobs, check_gate, run_cells
-from knowhue.engines.executor import Executor, InProcess, unique_jobs
+from knowhue.engines.executor import Executor, InProcess
 from knowhue.errors import ConfigError, RunError
 from knowhue.models.heads import Classifier, Decoder
 from knowhue.plan import head_folders, make_comparison, make_plan, read_cells
@@ -26,18 +26,19 @@ def kinds(jobs):
 
 def test_arms_need_their_heads_and_share_them_and_long_ones_come_first(tiny):
     plan = make_plan(tiny(), ["colour", "class", "multi"], [0])
-    jobs = unique_jobs(cell_jobs(plan, gated={0}, do=print))
+    jobs = cell_jobs(plan, gated={0}, do=print)
     assert kinds(jobs) == [
         "head/colour", "head/class", "arm/multi", "arm/colour", "arm/class", "gate/multi",
     ]  # fmt: skip
     by_id = {job.id: job for job in jobs}
+    assert len(by_id) == len(jobs)  # each shared head once
     multi = jobs[2]
     assert kinds([by_id[need] for need in multi.needs]) == ["head/colour", "head/class"]
 
 
 def test_every_seed_has_its_own_jobs_and_the_gate_only_where_it_is_tried(tiny):
     plan = make_plan(tiny(), ["colour", "class", "multi"], [0, 7])
-    jobs = unique_jobs(cell_jobs(plan, gated={7}, do=print))
+    jobs = cell_jobs(plan, gated={7}, do=print)
     assert len(jobs) == 5 + 6
     assert kinds(jobs).count("gate/multi") == 1
     assert len({job.id for job in jobs}) == len(jobs)
@@ -54,12 +55,12 @@ def test_an_id_names_the_same_work_in_every_call(tiny):
 def test_jobs_say_which_cell_they_are_done_for(tiny):
     plan = make_plan(tiny(), ["class", "multi"], [3])
     jobs = cell_jobs(plan, gated=(), do=lambda step: step.cell)
-    assert [job.run() for job in jobs] == [("multi", 3)] * 3 + [("class", 3)] * 2
+    assert [job.run() for job in jobs] == [("multi", 3)] * 3 + [("class", 3)]  # its head is the first
 
 
 def test_arms_that_are_whole_ask_for_no_heads(tiny):
     plan = make_plan(tiny(), ["colour", "class", "multi"], [0])
-    jobs = unique_jobs(cell_jobs(plan, gated={0}, do=print, whole={("colour", 0), ("multi", 0)}))
+    jobs = cell_jobs(plan, gated={0}, do=print, whole={("colour", 0), ("multi", 0)})
     assert kinds(jobs) == ["arm/multi", "arm/colour", "head/class", "arm/class", "gate/multi"]
     assert [len(job.needs) for job in jobs] == [0, 0, 0, 1, 0]
     assert "head/" not in " ".join(kinds(cell_jobs(plan, {0}, print, {(arm, 0) for arm in plan.arms})))
@@ -188,8 +189,8 @@ class Inline(Executor):
         self.given = []
 
     def execute(self, jobs, watch=lambda: None):
-        self.given += unique_jobs(jobs)
-        for job in unique_jobs(jobs):
+        self.given += jobs
+        for job in jobs:
             job.run()
         watch()
 

@@ -234,11 +234,11 @@ def cell_jobs(
     They take longest, so the last jobs, during which other workers may be idle, are short. `gated` are the seeds whose
     A/A gate is checked, `whole` the arms and seeds that have ended and are complete.
     """
+    jobs: dict[str, Job] = {}
 
-    def job(step: CellStep, needs: Sequence[CellStep] = ()) -> Job:
-        return Job(step.id, partial(do, step), tuple(each.id for each in needs))
+    def add(step: CellStep, needs: Sequence[CellStep] = ()) -> None:  # a head once, for the first of its arms
+        jobs.setdefault(step.id, Job(step.id, partial(do, step), tuple(each.id for each in needs)))
 
-    jobs: list[Job] = []
     arms = sorted(plan.arms, key=lambda arm: -len(plan.arm_settings(arm).tasks.names))
     for seed in plan.seeds:
         for arm in arms:
@@ -246,11 +246,12 @@ def cell_jobs(
             # a complete cell needs no heads, which may have been deleted to save space; one that is scored again does
             tasks = () if cell in whole else head_tasks(config)
             heads = [CellStep("head", task, head_config(config, task), cell) for task in tasks]
-            jobs += [*map(job, heads), job(CellStep("arm", arm, config, cell), heads)]
+            for head in heads:
+                add(head)
+            add(CellStep("arm", arm, config, cell), heads)
         if (gated_arm := plan.gate_arm) and seed in gated:
-            gate = CellStep("gate", gated_arm, plan.run_config(gated_arm, seed), (gated_arm, seed))
-            jobs.append(job(gate))
-    return jobs
+            add(CellStep("gate", gated_arm, plan.run_config(gated_arm, seed), (gated_arm, seed)))
+    return list(jobs.values())
 
 
 _workspaces: dict[Path, Workspace] = {}  # of this worker process, by study folder

@@ -377,7 +377,7 @@ def read_tuning(root: Path) -> Mapping[str, Any]:
     """`study.json` of a tuning study; `ConfigError` if the study is not one."""
     described = runs.read_frozen(root)
     if described.get("purpose") != "tuning":
-        raise ConfigError(f"`--tuned-on` should be the folder of a tuning study. Found `{root}`.")
+        raise ConfigError(f"`--tuned-on` should be the folder of a tuning study (--tuning). Found `{root}`.")
     return described
 
 

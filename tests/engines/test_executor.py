@@ -27,7 +27,6 @@ from knowhue.engines.executor import (
     LocalProcesses,
     open_engine,
     share_out,
-    unique_jobs,
 )
 from knowhue.errors import ConfigError, ExtraError, KnowhueError, RunError
 from knowhue.plan import make_plan, read_cells, read_plan
@@ -67,7 +66,6 @@ def test_each_job_runs_once_and_after_what_it_needs(engine, tmp_path):
     jobs = [
         job(tmp_path, "head"),
         job(tmp_path, "arm", ["head"]),
-        job(tmp_path, "head"),
         job(tmp_path, "other"),
     ]
     engine.execute([*jobs, job(tmp_path, "last", ["arm", "other"])])
@@ -110,11 +108,6 @@ def test_workers_begin_with_what_cells_import(tmp_path):
     LocalProcesses(2).execute([Job("a", partial(write_imported, tmp_path / "imported"))])
     found = set((tmp_path / "imported").read_text().split("\n"))
     assert {"knowhue.cells", "knowhue.training.run", "kornia.color"} <= found
-
-
-def test_the_first_of_several_jobs_with_one_id_keeps_its_place():
-    jobs = [Job("a", print), Job("b", print), Job("a", repr, ("b",))]
-    assert unique_jobs(jobs) == jobs[:2]
 
 
 def test_nothing_to_do_ends_at_once():

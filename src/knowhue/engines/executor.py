@@ -35,7 +35,7 @@ class Job(NamedTuple):
     """
 
     id: str
-    """the same for the same work in every call; of several jobs with one id, the first is run"""
+    """the same for the same work in every call, and no other job's"""
     run: Callable[[], object]
     """does the work; engines that use other processes pickle it"""
     needs: tuple[str, ...] = ()
@@ -77,7 +77,7 @@ class InProcess(Executor):
     is_elsewhere = False
 
     def execute(self, jobs: Sequence[Job], watch: Callable[[], None] = lambda: None) -> None:
-        for job in unique_jobs(jobs):
+        for job in jobs:
             job.run()
             watch()
 
@@ -94,13 +94,6 @@ def share_out(executor: Executor, name: str) -> ShareOut | None:
     return share
 
 
-def unique_jobs(jobs: Iterable[Job]) -> list[Job]:
-    found: dict[str, Job] = {}
-    for job in jobs:
-        found.setdefault(job.id, job)
-    return list(found.values())
-
-
 def run_jobs(
     jobs: Iterable[Job],
     places: int,
@@ -109,7 +102,7 @@ def run_jobs(
     watch: Callable[[], None],
 ) -> None:
     """Run jobs at most `places` at a time, always the first whose needs are met, until all have ended."""
-    waiting = {job.id: job for job in unique_jobs(jobs)}
+    waiting = {job.id: job for job in jobs}
     running: dict[Future[object], str] = {}
     ended: set[str] = set()
     while waiting or running:

@@ -19,7 +19,7 @@ from submitit.helpers import Checkpointable
 
 from knowhue.config import fingerprint
 from knowhue.engines import executor
-from knowhue.engines.executor import Executor, Job, SlurmSettings, unique_jobs
+from knowhue.engines.executor import Executor, Job, SlurmSettings
 from knowhue.errors import ConfigError, RunError, shown
 from knowhue.locks import job_of_engine, note_jobs
 from knowhue.storage import real_path
@@ -63,7 +63,7 @@ class SlurmJobs(Executor):
 
     def execute(self, jobs: Sequence[Job], watch: Callable[[], None] = lambda: None) -> None:
         """See `Executor`; `RunError` if Slurm refuses a job, or a job ends without a result."""
-        waiting, queued = list(enumerate(unique_jobs(jobs))), dict[str, submitit.Job[Any]]()
+        waiting, queued = list(enumerate(jobs)), dict[str, submitit.Job[Any]]()
         gone_since: dict[str, float] = {}
         try:
             while waiting or queued:
