@@ -205,11 +205,9 @@ class HuggingFace:
         except Exception as error:
             raise ImageError(f"{images.path}: the Hugging Face dataset cannot be loaded: {error}") from None
         self.image_column, self.label_column = images.image_column, images.label_column
-        named = [name for name in splits if name in SPLIT_NAMES]
         self.others = [name for name in splits if name not in SPLIT_NAMES]
-        self.splits = {
-            name: splits[name] for name in sorted(named, key=lambda name: SPLIT_NAMES[name] != "train")
-        }
+        train_first = sorted(splits, key=lambda name: SPLIT_NAMES.get(name) != "train")
+        self.splits = {name: splits[name] for name in train_first if name in SPLIT_NAMES}
         as_file = datasets.Image(decode=False)  # decoded by Knowhue, as in `colorize`
         self.encoded = {}
         for name, dataset in self.splits.items():
@@ -271,9 +269,8 @@ class Drawing:
         """Draw a scene."""
         index, images = int(item.name.rpartition("/")[2]), self.images
         label = index % len(drawn.CLASSES)
-        return Image.fromarray(
-            drawn.draw(index, label, images.size_px, images.class_colour, images.drawn_seed)
-        )
+        scene = drawn.draw(index, label, images.size_px, images.class_colour, images.drawn_seed)
+        return Image.fromarray(scene)
 
 
 SOURCES: dict[str, Callable[[Images], ImageSource]] = {

@@ -68,10 +68,10 @@ def encode(image: VipsImage, saver: str, **options: Any) -> bytes:
     return pyvips.Operation.call(f"{saver}_buffer", image, **options)  # pyright: ignore[reportReturnType]
 
 
-def set_field(image: VipsImage, name: str, value: bytes | str | int) -> None:
+def set_field(image: VipsImage, name: str, value: bytes | int) -> None:
     """Set a field of an image that is not shared."""
-    kinds = {bytes: pyvips.GValue.blob_type, str: pyvips.GValue.gstr_type, int: pyvips.GValue.gint_type}
-    image.set_type(kinds[type(value)], name, value)  # pyright: ignore[reportArgumentType]
+    kind = pyvips.GValue.gint_type if isinstance(value, int) else pyvips.GValue.blob_type
+    image.set_type(kind, name, value)  # pyright: ignore[reportArgumentType]
 
 
 def get_field(image: VipsImage, name: str) -> Any:
