@@ -40,23 +40,26 @@ RUN_METRICS: dict[str, Metric] = {
     "lpips_alex": Metric("LPIPS, AlexNet", "0 is equal", "lower", "LPIPS", places=4),
     "adversarial": Metric("Generator's adversarial loss, own discriminator", "loss", "neither"),
     "chroma_ratio": Metric(
-        "Mean chroma, predicted over true", "ratio, 1 is as vivid", "neither", "chroma, of true", "chroma", "set"
+        "Mean chroma, predicted over true", "ratio, 1 is as vivid", "neither", "chroma, of true",
+        column="chroma", over="set",
     ),
     "mean_a": Metric("Mean a*, green to red", "CIELAB units", "neither"),
     "mean_b": Metric("Mean b*, blue to yellow", "CIELAB units", "neither"),
     "colourfulness": Metric("Colourfulness (signed, as Hasler and Süsstrunk)", "M3", "neither", "CF, signed"),
     "colourfulness_absolute": Metric("Colourfulness (absolute convention)", "M3", "neither", "CF, absolute"),
     "colourfulness_difference_of_means": Metric(
-        "Difference of the mean colourfulness", "M3", "lower", "dCF of means, signed", "colourfulness", "set"
+        "Difference of the mean colourfulness", "M3", "lower", "dCF of means, signed",
+        column="colourfulness", over="set",
     ),
     "mean_colourfulness_difference": Metric(
-        "Mean difference of colourfulness", "M3", "lower", "dCF of images, signed", "colourfulness", "set"
+        "Mean difference of colourfulness", "M3", "lower", "dCF of images, signed",
+        column="colourfulness", over="set",
     ),
     "accuracy": Metric("Accuracy", "share", "higher", task="class", column="correct"),
-    "balanced_accuracy": Metric("Balanced accuracy", "share", "higher", "", "correct", "classes", task="class"),
+    "balanced_accuracy": Metric("Balanced accuracy", "share", "higher", task="class", column="correct", over="classes"),
     "cross_entropy": Metric("Cross-entropy", "nats", "lower", task="class"),
     "ece": Metric(
-        "Expected calibration error, 15 bins", "share", "lower", "", "probability", "set", task="class"
+        "Expected calibration error, 15 bins", "share", "lower", task="class", column="probability", over="set"
     ),
 }  # fmt: skip
 """The metrics of every run, computed from the rows of its images."""

@@ -38,8 +38,11 @@ _OF_KINDS = {
     "fast": ("image", "folder", "archive"),
 }  # fmt: skip
 """Kinds of input that an option applies to; options that are not listed apply to all."""
-_ARTICLES = {"image": "an image", "folder": "a folder", "video": "a video"} | {
-    "archive": "an archive (--shards, or a URL)"
+_ARTICLES = {
+    "image": "an image",
+    "folder": "a folder",
+    "video": "a video",
+    "archive": "an archive (--shards, or a URL)",
 }
 _Value = TypeVar("_Value")
 ColourOption = Annotated[_Value, typer.Option(rich_help_panel="Choosing colours")]

@@ -40,12 +40,24 @@ def by_class(rows: Sequence[ImageRow]) -> Mapping[int, Sequence[ImageRow]]:
     return dict(sorted(groups.items()))
 
 
+def _ratio_of_means(rows: Sequence[ImageRow], column: str) -> float:
+    return column_mean(rows, column) / max(column_mean(rows, f"{column}_true"), 1e-9)
+
+
+def _difference_of_means(rows: Sequence[ImageRow], column: str) -> float:
+    return abs(column_mean(rows, column) - column_mean(rows, f"{column}_true"))
+
+
+def _mean_difference(rows: Sequence[ImageRow], column: str) -> float:
+    return float(np.mean([abs(row[column] - row[f"{column}_true"]) for row in rows]))
+
+
 OF_SETS: dict[str, Callable[[Sequence[ImageRow], str], float]] = {
-    "chroma_ratio": lambda rows, x: column_mean(rows, x) / max(column_mean(rows, f"{x}_true"), 1e-9),
-    "colourfulness_difference_of_means": lambda rows, x: abs(column_mean(rows, x) - column_mean(rows, f"{x}_true")),
-    "mean_colourfulness_difference": lambda rows, x: float(np.mean([abs(row[x] - row[f"{x}_true"]) for row in rows])),
+    "chroma_ratio": _ratio_of_means,
+    "colourfulness_difference_of_means": _difference_of_means,
+    "mean_colourfulness_difference": _mean_difference,
     "ece": lambda rows, _: calibration_error(rows),
-}  # fmt: skip
+}
 """Formulas, of the rows and the metric's column, for metrics that are not a mean over images or classes."""
 
 

@@ -276,8 +276,15 @@ def _forest(study: Study, question: str, tests: dict[str, FamilyTest]) -> "Figur
 
 
 def _line(
-    ax: "Axes", test: FamilyTest, measured: Measure, height: float, planned: int, *, color: str, fontweight: str
-) -> None:  # fmt: skip
+    ax: "Axes",
+    test: FamilyTest,
+    measured: Measure,
+    height: float,
+    planned: int,
+    *,
+    color: str,
+    fontweight: str,
+) -> None:
     """Draw one comparison; a value outside the axis limits becomes an arrow at the edge, next to its number."""
     low, high = ax.get_xlim()
     value = measured.scale * test.found.estimate

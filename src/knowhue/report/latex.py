@@ -45,10 +45,16 @@ def _templates() -> Environment:
         undefined=StrictUndefined,
         finalize=lambda value: value if isinstance(value, Latex) else tex(str(value)),
         # LaTeX uses Jinja's usual braces and per cent signs itself
-        block_start_string=r"\BLOCK{", block_end_string="}", variable_start_string=r"\VAR{", variable_end_string="}",
-        comment_start_string=r"\COMMENT{", comment_end_string="}",
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
-    )  # fmt: skip
+        block_start_string=r"\BLOCK{",
+        block_end_string="}",
+        variable_start_string=r"\VAR{",
+        variable_end_string="}",
+        comment_start_string=r"\COMMENT{",
+        comment_end_string="}",
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
 
 
 def tex(text: str) -> str:

@@ -155,10 +155,8 @@ class Comparison:
         """Judge a method's error against the reference's, like a study's question; None for the reference."""
         if method == self.reference:
             return None
-        found, trivial = (
-            self._contrast(regime, method, ERROR.metric),
-            floors(self.study.baselines, ERROR.metric),
-        )
+        found = self._contrast(regime, method, ERROR.metric)
+        trivial = floors(self.study.baselines, ERROR.metric)
         arms = {arm for each in self.regimes.values() for arm in each.arms.values()}
         scores = {arm: self.study.table.scores(arm, ERROR.metric) for arm in arms}
         complete = all(len(scores[arm]) == len(self.study.of(arm)) for arm in arms)

@@ -126,11 +126,19 @@ def render_page(found: Conclusion, note: str = "") -> str:
     # without the scores of single images, which are too many for a page
     scores = [("arm", "seed", "metric", "value", "class"), *(row[:5] for row in tidy_scores(study))]
     return fill(
-        "page.html", **shared, results=found.results, scores_link=_data_link("text/csv", to_csv(scores)),
-        warnings=integrity.warnings(study), answers=_answers(found), sections=_sections(found.findings),
-        fewest_seeds=fewest_seeds(study.alpha), numbers=numbers, integrity=integrity, longest_list=_LONGEST_LIST,
+        "page.html",
+        **shared,
+        results=found.results,
+        scores_link=_data_link("text/csv", to_csv(scores)),
+        warnings=integrity.warnings(study),
+        answers=_answers(found),
+        sections=_sections(found.findings),
+        fewest_seeds=fewest_seeds(study.alpha),
+        numbers=numbers,
+        integrity=integrity,
+        longest_list=_LONGEST_LIST,
         settings=dotted(study.settings.get("config", {}), is_for_readers=True),
-    )  # fmt: skip
+    )
 
 
 def _methods_content(study: Study) -> dict[str, Any]:
@@ -151,9 +159,15 @@ def write_verdict(found: Conclusion, page: Path, numbers_file: Path, command: st
     """Write the page of `knowhue verdict`, one self-contained file, and the numbers as JSON."""
     study = found.findings.study
     text = fill(
-        "verdict.html", study=study, command=command, numbers=numbers_file.name, results_link=_results_link(found),
-        notices=notices(study), sections=_sections(found.findings, _TABLE_SECTIONS), answers=_answers(found),
-    )  # fmt: skip
+        "verdict.html",
+        study=study,
+        command=command,
+        numbers=numbers_file.name,
+        results_link=_results_link(found),
+        notices=notices(study),
+        sections=_sections(found.findings, _TABLE_SECTIONS),
+        answers=_answers(found),
+    )
     write_json(numbers_file, found.results)
     with replacing(page) as file:
         file.write(text)

@@ -109,8 +109,14 @@ def methods_paragraph(study: Study) -> str:
     ]
     heads, tuned = (study.config("training", phase, "epochs") for phase in ("heads", "finetune"))
     return fill_latex(
-        "methods.tex", questions=questions, config=study.config, seeds=plural(len(study.seeds), "seed"),
-        heads=plural(heads, "epoch"), tuned=tuned, images=image_sentences(study),
-        alpha=study.settings.get("alpha", ALPHA), question_alpha=study.alpha,
+        "methods.tex",
+        questions=questions,
+        config=study.config,
+        seeds=plural(len(study.seeds), "seed"),
+        heads=plural(heads, "epoch"),
+        tuned=tuned,
+        images=image_sentences(study),
+        alpha=study.settings.get("alpha", ALPHA),
+        question_alpha=study.alpha,
         sentences=filter(None, (plan_sentence(study), cells_sentence(study), machine_sentence(study))),
-    )  # fmt: skip
+    )

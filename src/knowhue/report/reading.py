@@ -82,11 +82,17 @@ def read_study(folder: Path, images: Callable[[Path], tuple[Row, ...]] = read_im
     }
     heads = [path for seed in plan.seeds for path in folder.glob(f"heads/*/seed-{seed}-*/status.json")]
     return Study(
-        settings, kept, **shared, samples=samples or {}, gates=gates, faults=faulty,
+        settings=settings,
+        runs=kept,
+        **shared,
+        samples=samples or {},
+        gates=gates,
+        faults=faulty,
         damaged=() if samples is not None else ("images/samples.npz",),
         head_seconds=sum(read_json(path).get("seconds", {}).get("heads") or 0.0 for path in heads),
-        costs=_optional_json(folder / "costs.json"), exploratory=tuple(_exploratory(folder, plan)),
-    )  # fmt: skip
+        costs=_optional_json(folder / "costs.json"),
+        exploratory=tuple(_exploratory(folder, plan)),
+    )
 
 
 def _read_run(root: Path, plan: Plan, arm: str, seed: int, read: Callable[[Path], tuple[Row, ...]]) -> Run:
@@ -99,12 +105,20 @@ def _read_run(root: Path, plan: Plan, arm: str, seed: int, read: Callable[[Path]
     arrays = {name: _arrays(folder / f"{name}.npz") for name in ("samples", "extremes")}
     images = folder / "per_image.csv"
     return Run(
-        arm, seed, status.get("state", "running"), same_settings, status.get("seconds", {}), tuple(read_log(folder)),
+        arm=arm,
+        seed=seed,
+        state=status.get("state", "running"),
+        same_settings=same_settings,
+        seconds=status.get("seconds", {}),
+        log=tuple(read_log(folder)),
+        scores=_optional_json(folder / "scores.json"),
         images=read(images) if images.exists() else (),
-        samples=arrays["samples"] or {}, extremes=arrays["extremes"] or {},
+        samples=arrays["samples"] or {},
+        extremes=arrays["extremes"] or {},
         damaged=tuple(f"{name}.npz" for name, found in arrays.items() if found is None),
-        **{name: _optional_json(folder / f"{name}.json") for name in ("scores", "environment", "gradient_shares")},
-    )  # fmt: skip
+        environment=_optional_json(folder / "environment.json"),
+        gradient_shares=_optional_json(folder / "gradient_shares.json"),
+    )
 
 
 def _find_run(root: Path, plan: Plan, arm: str, seed: int) -> tuple[Path | None, bool]:

@@ -361,8 +361,11 @@ class ScoreRows:
 
 
 def read_score_rows(
-    paths: Sequence[Path], wanted: Collection[str], arm_column: str | None = None, seed_column: str | None = None
-) -> ScoreRows:  # fmt: skip
+    paths: Sequence[Path],
+    wanted: Collection[str],
+    arm_column: str | None = None,
+    seed_column: str | None = None,
+) -> ScoreRows:
     """Read tables together; a `TableError` for an invalid or duplicate row, or missing scores of single images."""
     found = ScoreRows(paths)
     for place, path in enumerate(paths):

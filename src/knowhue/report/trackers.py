@@ -113,11 +113,14 @@ def _read(folder: Path) -> LoggedRun:
         for name, value in dotted(settings_of(config), is_for_readers=True)
     }
     return LoggedRun(
-        f"{folder.parent.name}/{folder.name}", frozen.get("name", root.name),
-        {name: tag for name, tag in tags.items() if tag is not None}, parameters, points,
+        f"{folder.parent.name}/{folder.name}",
+        frozen.get("name", root.name),
+        {name: tag for name, tag in tags.items() if tag is not None},
+        parameters,
+        points,
         {name: float(value) for name, value in scored.get("metrics", {}).items() if value is not None},
         until - (points[-1].seconds if points else 0.0),
-    )  # fmt: skip
+    )
 
 
 def _points(log: list[dict[str, Any]], batch_size: int) -> Iterator[LoggedNumber]:
@@ -309,10 +312,18 @@ class Wandb:
             shutil.rmtree(folder)
         tags = [run.tags["arm"], f"seed-{run.tags['seed']}", run.tags["state"]]
         opened = self._wandb.init(
-            project=self._project or run.study, id=run.key, name=run.name, group=run.tags.get("plan"),
-            job_type=run.tags["arm"], tags=tags, config=dict(run.parameters), dir=str(self._out), mode=self._mode,
-            resume="allow", settings=self._wandb.Settings(console="off", silent=True),
-        )  # fmt: skip
+            project=self._project or run.study,
+            id=run.key,
+            name=run.name,
+            group=run.tags.get("plan"),
+            job_type=run.tags["arm"],
+            tags=tags,
+            config=dict(run.parameters),
+            dir=str(self._out),
+            mode=self._mode,
+            resume="allow",
+            settings=self._wandb.Settings(console="off", silent=True),
+        )
         opened.define_metric("*", step_metric="epoch")
         opened.define_metric("diagnostics/*", step_metric="training_step")
         for row in _rows(run)[opened.step :]:
