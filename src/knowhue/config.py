@@ -75,9 +75,11 @@ class Section(BaseModel):
     @classmethod
     def _refuse_implicit_numbers(cls, value: Any, info: ValidationInfo) -> Any:
         """Refuse booleans (`yes` in YAML) and text with underscores (`1_0`) as numbers: pydantic reads 1 and 10."""
+        if type(value) in (int, float):  # most values, and each passes here several times
+            return value
         values = value.values() if isinstance(value, dict) else value
         parts = values if isinstance(value, dict | list | tuple) else (value,)
-        types = {bool, str} & {type(each) for each in parts if isinstance(each, bool) or "_" in str(each)}
+        types = {kind for each in parts if (kind := type(each)) is bool or (kind is str and "_" in each)}
         kinds = _leaf_types(cls.model_fields[str(info.field_name)].annotation) if types else set()
         if types - kinds and Any not in kinds and (numbers := kinds & {int, float}):
             raise PydanticKnownError("float_type" if float in numbers else "int_type")
