@@ -38,7 +38,7 @@ TINY: dict[str, Any] = {
     "images": {"source": "drawn", "size_px": 32, "drawn_count": 20, "min_per_class": 1},
     "encoder": {"name": SMALL_ENCODER, "weights": "none"},
     "colour": {"width": 4, "discriminator_width": 4, "discriminator_layers": 2},
-    "evaluation": {"gradient_batches": 1},
+    "evaluation": {"gradient_batches": 0, "diagnose_every_steps": 0},
     "training": {
         "batch_size": 12,  # one step an epoch
         "shift_px": 2,

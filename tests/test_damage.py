@@ -24,7 +24,7 @@ QUICK = {
     "training__heads": {"epochs": 1},
     "training__finetune": {"epochs": 2},
     "encoder__weights": "none",
-    "evaluation": {"networks": (), "perceptual": ()},
+    "evaluation": {"networks": (), "perceptual": (), "gradient_batches": 1, "diagnose_every_steps": 25},
 }
 
 

@@ -30,7 +30,10 @@ from small_encoder import SMALL_ENCODER, begin_worker
 pytestmark = pytest.mark.usefixtures("without_figures")  # but that of `original`, and of no colour
 PARTS = {"images": "0a1b2c3d", "encoder_weights": {}}
 FOLDER = {"images__source": "folder", "images__drawn_count": Images().drawn_count}
-SHORT = {"training__heads__epochs": 1, "training__finetune__epochs": 1}
+SHORT = {
+    "training__heads__epochs": 1, "training__finetune__epochs": 1,
+    "evaluation__gradient_batches": 1, "evaluation__diagnose_every_steps": 25,
+}  # fmt: skip
 NO_TUNING = {"training__finetune__epochs": 0, "training__shift_px": 6}
 """No epoch, and the shift of images, which is then of no effect, as it is by default."""
 

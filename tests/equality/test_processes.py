@@ -67,7 +67,7 @@ def config(tiny):
         colour__width=16,  # with fewer, GroupNorm has single channels, and the bias before it has a noisy gradient
         encoder={"name": "tf_efficientnet_lite0", "weights": "package"},
         images__drawn_count=20,
-        evaluation__gradient_batches=2,
+        evaluation={"gradient_batches": 2, "diagnose_every_steps": 25},
         training__heads__epochs=1,
         training__finetune__epochs=1,
     )

@@ -53,7 +53,9 @@ def tiny(tiny):
 
 @pytest.mark.parametrize("arm", ["colour", "multi"])
 def test_resumed_is_uninterrupted(tiny, make_work, arm):
-    config = tiny(tasks__names=("colour",) if arm == "colour" else ("colour", "class"))
+    names = ("colour",) if arm == "colour" else ("colour", "class")
+    diagnosed = {"evaluation__gradient_batches": 1, "evaluation__diagnose_every_steps": 25}
+    config = tiny(tasks__names=names, **diagnosed)
     whole = run_arm(make_work(config, "whole"), config, arm)
     heads = 2 * STEPS_AN_EPOCH * len(config.tasks.names)
     for steps in (1, STEPS_AN_EPOCH + 1):  # in the first epoch, in the second

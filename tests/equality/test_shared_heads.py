@@ -17,7 +17,9 @@ from knowhue.training.run import make_networks, run_head
 @pytest.fixture
 def tiny(tiny):
     """The test uses the real encoder, because it is about the rounding of its arithmetic."""
-    return partial(tiny, encoder={"name": "tf_efficientnet_lite0"}, training__batch_size=4)
+    unscored = {"networks": (), "perceptual": ()}
+    encoder = {"name": "tf_efficientnet_lite0"}
+    return partial(tiny, encoder=encoder, training__batch_size=4, evaluation=unscored)
 
 
 def train_both_ways(config, work):

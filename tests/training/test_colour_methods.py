@@ -128,10 +128,11 @@ def test_a_loss_that_a_method_has_not_is_refused_with_the_remedy(method, loss, f
 
 def test_a_discriminator_judges_the_mean_of_313_colours(tiny, make_work):
     colour = {"method": "unet", "loss": "classification"}
+    measured = SHORTER | {"evaluation__gradient_batches": 1}
     weights = {"judged": 30.0, "left alone": 0.0}
     folders, logs = {}, {}
     for name, weight in weights.items():
-        config = tiny(colour=colour | {"adversarial_weight": weight}, **SHORTER)
+        config = tiny(colour=colour | {"adversarial_weight": weight}, **measured)
         folders[name] = run_arm(make_work(config, name), config, "multi")
         logs[name] = [set(entry["train"]) for entry in read_log(folders[name])]
     adversarial = {"generator", "discriminator", "discriminator_real", "discriminator_fake"}
@@ -171,8 +172,8 @@ def test_rare_colours_count_more_and_the_prior_is_kept_with_the_weights(tiny, ma
 
 
 def test_attention_pooling_learns_beside_the_colour_head(tiny, make_work):
-    encoder = {"name": "tf_efficientnet_lite0"}  # a smaller one learns no noise in ten epochs
-    epochs = {"training__heads__epochs": 1, "training__finetune__epochs": 10}
+    encoder = {"name": "tf_efficientnet_lite0"}  # a smaller one learns no noise in so few steps
+    epochs = {"training__heads__epochs": 1, "training__finetune__epochs": 6}
     config = tiny(encoder=encoder, class__head="attention", training__batch_size=12, **epochs, **UNWATCHED)
     assert isinstance(build_model(config, 2).classifier, AttentionClassifier)
     folder = run_arm(make_work(config), config, "multi")

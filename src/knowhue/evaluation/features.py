@@ -18,7 +18,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from knowhue.config import Evaluation
 from knowhue.errors import WeightsError, first_line, install_command, is_machine_failure
 from knowhue.metric_table import METRICS
-from knowhue.models.encoder import pretrained_features, read_weights, weights_digest
+from knowhue.models.encoder import Weights, pretrained_features, read_weights, weights_digest
 from knowhue.storage import expand_user
 from knowhue.tensors import RGB
 
@@ -308,8 +308,13 @@ def _lpips(file: str | None, device: torch.device) -> ImageNetwork:
     # the private class, because the public one downloads AlexNet and cannot load a file
     from torchmetrics.functional.image.lpips import _LPIPS
 
+    stored = _read_alexnet(file)  # first, because the network takes longer to build
     network = _LPIPS(net="alex", pnet_rand=True)
-    _load_alexnet(network.net, file)
+    # for example, slice2.3.weight is torchvision's features.3.weight
+    names = {name: f"features.{name.partition('.')[2]}" for name in network.net.state_dict()}
+    if missing := [name for name in names.values() if name not in stored]:
+        raise WeightsError(f"the file has no tensor {missing[0]}")
+    network.net.load_state_dict({name: stored[stored_name] for name, stored_name in names.items()})
     network = network.to(device)
     resized = f"not resized, but bilinear to {SMALLEST_PX} x {SMALLEST_PX} pixels if smaller"
     provenance = _provenance(LPIPS_TITLE, network, resized, f"torchmetrics {version('torchmetrics')}")
@@ -328,22 +333,16 @@ def _lpips_distance(network: nn.Module, colouring: RGB, truth: RGB) -> Tensor:
     return torch.cat([network(*pair, normalize=True).flatten(1).squeeze(1) for pair in pairs])
 
 
-def _load_alexnet(alexnet: nn.Module, file: str | None) -> None:
-    """Load ImageNet weights from a file in torchvision's format, or from its download with its hash checked."""
+def _read_alexnet(file: str | None) -> Weights:
+    """Read ImageNet weights from a file in torchvision's format, or from its download with its hash checked."""
     if file is not None:
-        stored = read_weights(expand_user(file))
-    else:
-        from torchvision.models import AlexNet_Weights
+        return read_weights(expand_user(file))
+    from torchvision.models import AlexNet_Weights
 
-        with redirect_stdout(io.StringIO()):  # hides torch's message about the download
-            stored = AlexNet_Weights.IMAGENET1K_V1.get_state_dict(
-                progress=False, check_hash=True, weights_only=True
-            )
-    # for example, slice2.3.weight is torchvision's features.3.weight
-    names = {name: f"features.{name.partition('.')[2]}" for name in alexnet.state_dict()}
-    if missing := [name for name in names.values() if name not in stored]:
-        raise WeightsError(f"the file has no tensor {missing[0]}")
-    alexnet.load_state_dict({name: stored[stored_name] for name, stored_name in names.items()})
+    with redirect_stdout(io.StringIO()):  # hides torch's message about the download
+        return AlexNet_Weights.IMAGENET1K_V1.get_state_dict(
+            progress=False, check_hash=True, weights_only=True
+        )
 
 
 NETWORKS: dict[str, Opener] = {
