@@ -350,13 +350,14 @@ def test_a_folder_that_cannot_be_is_refused_before_anything_is_loaded(make_folde
 import sys
 from knowhue.apps.program import main
 
-photos, out = sys.argv[1:]
-for command in ("study", "compare", "prepare", "train"):
-    sys.argv = ["knowhue", command, photos, "--out", out]
-    try:
-        main()
-    except SystemExit as end:
-        assert end.code == 2
+photos, *folders = sys.argv[1:]
+for out in folders:
+    for command in ("study", "compare", "prepare", "train"):
+        sys.argv = ["knowhue", command, photos, "--out", out]
+        try:
+            main()
+        except SystemExit as end:
+            assert end.code == 2
 print("torch" in sys.modules)
 """
     (tmp_path / "small").touch()
@@ -368,10 +369,13 @@ print("torch" in sys.modules)
         f"Found `--out {tmp_path / 'small.jpg'}`, "
         "the name of a file. Name a folder.",
     }
-    for out, message in messages.items():
-        arguments = [make_folder({"a": 2, "b": 2}), tmp_path / out]
-        run = subprocess.run(
-            [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
-        )
-        assert run.stderr == f"knowhue: {message}\n" * 4
-        assert run.stdout == "False\n"
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        make_folder({"a": 2, "b": 2}),
+        *(tmp_path / out for out in messages),
+    ]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.stderr == "".join(f"knowhue: {message}\n" * 4 for message in messages.values())
+    assert run.stdout == "False\n"

@@ -5,6 +5,8 @@ import importlib
 import inspect
 import subprocess
 import sys
+from collections.abc import Iterator
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,6 +20,18 @@ NAMES = [str(path.relative_to(ROOT)) for path in MODULES]
 SCRIPTS = sorted(
     path for folder in ("benchmarks", "studies") for path in (ROOT.parents[1] / folder).rglob("*.py")
 )
+
+
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget() -> Iterator[None]:
+    """Free the trees afterwards, because garbage collection would visit their million nodes in all later tests."""
+    yield
+    parsed.cache_clear()
 
 
 def test_public_names_are_sorted_and_there():
@@ -44,11 +58,7 @@ def test_a_path_may_be_text_wherever_somebody_calls():
 @pytest.mark.parametrize("path", MODULES, ids=NAMES)
 def test_another_folder_is_named_by_an_option_in_commands_alone(path):
     """A caller from Python has no command-line options."""
-    told = [
-        node.value
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Constant)
-    ]
+    told = [node.value for node in ast.walk(parsed(path)) if isinstance(node, ast.Constant)]
     assert "apps" in path.parts or not any("with --out" in each for each in told if isinstance(each, str))
 
 
@@ -61,14 +71,14 @@ def test_unknown_name_lists_the_public_ones():
 
 @pytest.mark.parametrize("path", MODULES, ids=NAMES)
 def test_every_module_says_why_it_exists(path):
-    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    docstring = ast.get_docstring(parsed(path))
     assert docstring
     assert docstring.splitlines()[0].rstrip().endswith((".", ";", "?"))
 
 
 @pytest.mark.parametrize("path", MODULES, ids=NAMES)
 def test_every_public_function_or_class_of_more_than_four_lines_has_a_docstring(path):
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = parsed(path)
     public = [
         node.name
         for node in ast.walk(tree)
@@ -96,7 +106,7 @@ def test_no_public_name_stands_in_two_modules():
     """Every public name has one definition, so that a search finds it."""
     places: dict[str, set[str]] = {}
     for path in MODULES:
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        for node in parsed(path).body:
             targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
             inner = [each for target in targets if target is not None for each in ast.walk(target)]
             names = [each.id for each in inner if isinstance(each, ast.Name)]
@@ -124,7 +134,7 @@ def test_every_module_imports_by_itself(path):
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
 def test_what_scripts_take_from_the_package_is_there(path):
     """Most scripts are only run by hand, so a renamed import would be noticed too late."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "knowhue":
             module = importlib.import_module(str(node.module))
             for name in (each.name for each in node.names):
@@ -135,11 +145,7 @@ def test_what_scripts_take_from_the_package_is_there(path):
     "path", [p for p in MODULES if "apps" not in p.parts], ids=lambda p: str(p.relative_to(ROOT))
 )
 def test_only_apps_print_or_exit(path):
-    calls = [
-        node.func
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Call)
-    ]
+    calls = [node.func for node in ast.walk(parsed(path)) if isinstance(node, ast.Call)]
     names = {ast.unparse(function) for function in calls}
     # a worker ends silently with its parent; the entry point exits before an app is loaded
     allowed = {"executor.py": {"os._exit"}, "__main__.py": {"print", "sys.exit"}}

@@ -30,8 +30,8 @@ def wheel(tmp_path_factory) -> Path:
     run("git", "-c", f"safe.directory={ROOT}", "archive", "-o", str(folder / "tree.zip"), "HEAD", cwd=ROOT)
     with zipfile.ZipFile(folder / "tree.zip") as tree:
         tree.extractall(folder / "tree")
-    flags = ("--no-deps", "--no-build-isolation", "--quiet", "--disable-pip-version-check")
-    run(sys.executable, "-m", "pip", "wheel", *flags, "-w", str(folder), str(folder / "tree"), cwd=folder)
+    build = "import sys; from setuptools.build_meta import build_wheel; build_wheel(sys.argv[1])"
+    run(sys.executable, "-c", build, str(folder), cwd=folder / "tree")  # as pip does, without its two copies
     return next(folder.glob("*.whl"))
 
 

@@ -41,18 +41,16 @@ def test_each_install_line_works_from_a_clone(page):
         assert found is None or found[1] in (None, "{extra}", *EXTRAS), line
 
 
-def calls_of(name):
+def calls():
     for source in SOURCES:
         for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name:
-                yield source.name, node.args
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                yield source.name, node.func.id, node.args
 
 
 def test_messages_name_extras_that_exist():
     places = {"install_command": 0, "needing": 1, "Opener": 2}
-    given = [
-        (source, arguments[place]) for name, place in places.items() for source, arguments in calls_of(name)
-    ]
+    given = [(source, arguments[places[name]]) for source, name, arguments in calls() if name in places]
     named = [(source, extra.value) for source, extra in given if isinstance(extra, ast.Constant)]
     passed_on = [source for source, extra in given if not isinstance(extra, ast.Constant)]
     # extras named by `needing`, `open_engine`, a tracker or an `Opener`

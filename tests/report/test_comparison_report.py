@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from synthetic_comparison import ERRORS, write_comparison
 
 from knowhue.presets import ALL_METHODS, METHODS
@@ -29,6 +30,13 @@ from knowhue.storage import SEAL, write_json
 @pytest.fixture
 def folder(tmp_path):
     return write_comparison(tmp_path)
+
+
+@pytest.fixture
+def without_drawings(monkeypatch):
+    """Write reports with an empty drawing, for tests of texts and numbers."""
+    empty = {"trade_off": Figure()}
+    monkeypatch.setattr("knowhue.report.methods.comparison_figures", lambda _: empty)
 
 
 @pytest.fixture
@@ -278,6 +286,7 @@ def test_without_images_none_are_promised(folder):
     assert "The same images." not in text
 
 
+@pytest.mark.usefixtures("without_drawings")
 def test_the_head_counts_images_with_a_comma_in_thousands(tmp_path):
     folder = write_comparison(tmp_path)
     write_json(folder / "images" / "prepared.json", {"counts": {"train": {"a": 4995, "b": 1}}, "size_px": 8})
@@ -313,6 +322,7 @@ def test_equal_wall_clock_is_a_second_regime_of_the_same_tables(tmp_path):
     assert set(comparison_figures(study.study)) >= {"samples_clock", "drawn_clock"}
 
 
+@pytest.mark.usefixtures("without_drawings")
 @pytest.mark.parametrize(("budget_s", "shown"), [(0.38, "0.4"), (0.004, "0.004"), (2.0, "2.0"), (44.6, "45")])
 def test_a_short_budget_of_wall_clock_is_not_rounded_to_nothing(tmp_path, budget_s, shown):
     folder = write_comparison(tmp_path, clock={method: (10.0, 11.0, 12.0) for method in ERRORS})
@@ -324,6 +334,7 @@ def test_a_short_budget_of_wall_clock_is_not_rounded_to_nothing(tmp_path, budget
     assert f"At equal wall-clock: {shown} seconds</h2>" in write_report(folder).read_text()
 
 
+@pytest.mark.usefixtures("without_drawings")
 def test_the_results_of_a_comparison_hold_the_tables_and_every_run(folder):
     write_report(folder)
     found = json.loads((folder / "results.json").read_text())
