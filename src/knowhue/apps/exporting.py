@@ -21,11 +21,8 @@ from knowhue.temporary import temporary_folder
 UNITS = {"chroma": "CIELAB units", "probabilities": "", "novelty": ""}
 _VISIBLE = 2.3
 """Just noticeable difference in CIELAB units (Mahy, Van Eycken and Oosterlinck 1994)."""
-PRECISIONS_OF = {
-    "safetensors": ("float32", "float16"),
-    "hub-folder": ("float32", "float16"),
-    "onnx": ("float32", "int8"),
-}
+_WEIGHTS = ("float32", "float16")
+PRECISIONS_OF = {"safetensors": _WEIGHTS, "hub-folder": _WEIGHTS, "onnx": ("float32", "int8")}
 
 
 class ExportArguments(Options):

@@ -207,12 +207,7 @@ def body_schema(kind: type[ClassOptions]) -> dict[str, Any]:
         "additionalProperties": False,
     }
     query = [
-        {
-            "name": name,
-            "in": "query",
-            "description": schema["description"],
-            "schema": {key: value for key, value in schema.items() if key != "description"},
-        }
+        {"name": name, "in": "query", "description": schema["description"], "schema": schema}
         for name, schema in options.items()
     ]
     content = {"multipart/form-data": {"schema": form}, "image/*": {"schema": _FILE}}
