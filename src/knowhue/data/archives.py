@@ -28,8 +28,7 @@ from knowhue.images.image import SUFFIXES, walk, why_hidden
 from knowhue.storage import from_json
 
 _SPLIT = "split"
-_LABEL_SUFFIXES = {".cls", ".json"}
-"""Suffixes of files with the label of a sample in a tar."""
+_LABEL_SUFFIXES = {".cls", ".json"}  # suffixes of files with the label of a sample in a tar
 _OUTSIDE = re.compile(r"\A(.*/)?\.\./", re.DOTALL)
 """The part of a name that leads out of its archive, up to the last `../`; `tar -x` removes it, too."""
 

@@ -27,21 +27,16 @@ Of 100 copies with 3 % cropped off, 99 differ by less; different real photos of 
 _LIKE_UNLABELLED = re.compile(r"un[\W_]?labell?ed", re.IGNORECASE)
 _MAX_GAIN = 1.2
 """Largest ratio of brightness that is evened out before the colours of two images are compared."""
-_CELLS = 2**16
-"""Hashes compared at a time; their 0.5 MB fit into the processor's cache."""
-_THUMBS = 1024
-"""Thumbnails compared at a time."""
+_CELLS = 2**16  # hashes compared at a time; their 0.5 MB fit into the processor's cache
+_THUMBS = 1024  # thumbnails compared at a time
 _MORE_BANDS = (10_000, 300_000)
 """Numbers of images above which close hashes are searched by one more band, because that is then faster."""
 _MULTIPLIER, _UPPER = np.uint64(0x9E3779B97F4A7C15), np.uint64(2**64 - 2**32)
 """Factor of Fibonacci hashing (Knuth 1973), and the bits of the product that are used."""
 
-Hashes = NDArray[np.uint64]
-"""(N,) hashes of `BITS` bits."""
-Positions = NDArray[np.int64]
-"""(N,): positions of images or hashes."""
-PositionPairs = NDArray[np.int64]
-"""(K, 2): positions of two images."""
+Hashes = NDArray[np.uint64]  # (N,) hashes of `BITS` bits
+Positions = NDArray[np.int64]  # (N,): positions of images or hashes
+PositionPairs = NDArray[np.int64]  # (K, 2): positions of two images
 _UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
 """Unicode categories: control, surrogate (Python's form of invalid UTF-8), line and paragraph separators."""
 

@@ -35,12 +35,10 @@ from knowhue.storage import (
     write_json,
 )
 
-SHARD_BYTES = 2 * 10**9
-"""Bytes of pixels in one file, so large that a million images are a few files."""
+SHARD_BYTES = 2 * 10**9  # bytes of pixels in one file, so large that a million images are a few files
 _PART_IMAGES, _PARTS = 500, 256
 """Fewest images of a part, so that starting a process for it pays, and largest number of parts."""
-_BLOCK_BYTES = 2**23
-"""Bytes of pixels in memory at a time."""
+_BLOCK_BYTES = 2**23  # bytes of pixels in memory at a time
 
 
 class MappedFiles(Sequence[NDArray[np.uint8]]):
@@ -85,8 +83,7 @@ class Shards:
         return found.reshape(*positions.shape, *self.shape[1:])
 
 
-PreparedPixels = NDArray[np.uint8] | Shards
-"""(N, side, side, 3) uint8 sRGB."""
+PreparedPixels = NDArray[np.uint8] | Shards  # (N, side, side, 3) uint8 sRGB
 
 
 def images_per_shard(side: int) -> int:

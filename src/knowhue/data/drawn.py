@@ -18,11 +18,9 @@ from numpy.typing import NDArray
 from knowhue.color import lab_to_linear, linear_to_srgb
 
 CLASSES: tuple[str, ...] = ("coral_reef", "jellyfish", "penguin", "shark", "starfish")
-DRAWING = 2
-"""Version of the drawing; scenes of different versions differ, and are never mixed."""
+DRAWING = 2  # version of the drawing; scenes of different versions differ, and are never mixed
 
-Field = NDArray[np.floating]
-"""(H, W), or anything that broadcasts to it."""
+Field = NDArray[np.floating]  # (H, W), or anything that broadcasts to it
 Rng = np.random.Generator
 Pair = tuple[float, float]
 Thing = Callable[["Sheet", Rng, "Pose"], None]

@@ -23,14 +23,10 @@ from knowhue.tensors import RGB, Batch, Lightness
 Integers = NDArray[np.int64]
 Bytes = NDArray[np.uint8]
 Flags = NDArray[np.bool_]
-FADED_BLACK, FADED_WHITE = 22.0, 76.0
-"""Highest L* of faded black, and lowest of faded white."""
-GRAIN = 1.5
-"""Largest standard deviation of grain, L*."""
-CONTRAST = 0.5
-"""Largest absolute value of the natural logarithm of the tone curve's exponent."""
-SCRATCHES, DEPTH = 3, 40.0
-"""Most scratches of an image, and largest change of L* by one, up or down."""
+FADED_BLACK, FADED_WHITE = 22.0, 76.0  # highest L* of faded black, and lowest of faded white
+GRAIN = 1.5  # largest standard deviation of grain, L*
+CONTRAST = 0.5  # largest absolute value of the natural logarithm of the tone curve's exponent
+SCRATCHES, DEPTH = 3, 40.0  # most scratches of an image, and largest change of L* by one, up or down
 ORTHOCHROMATIC = (0.0, 0.35, 0.65)
 """Weights of red, green and blue in an orthochromatic emulsion, which is blind to red; used until about 1920."""
 

@@ -27,7 +27,6 @@ class ImageFormat(NamedTuple):
     loader: str = ""
     """libvips loader; if empty, Pillow's `plugin` reads the format, and if both are empty, a separate package does"""
     plugin: str = ""
-    """Pillow plugin"""
     frames: str = "frames"
     """plural noun for its pages or frames in messages"""
     packed: int = 32  # few files are compressed more tightly
@@ -51,14 +50,10 @@ FORMATS: Mapping[str, ImageFormat] = {
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 SUFFIXES = frozenset(suffix for known in FORMATS.values() for suffix in known.suffixes)
 
-LEDGER = "colorized.jsonl"
-"""File that `inference.ledger` writes beside the images of a folder."""
-STATE = ".knowhue"
-"""State folder in an archive's output; hidden, so that it is not searched for images."""
-LEDGERS = f"{STATE}/ledgers"
-"""Folder of the shards' ledgers, in an archive's output."""
-ARCHIVE_PLAN = f"{STATE}/archive.json"
-"""File that `archive` writes in an archive's output."""
+LEDGER = "colorized.jsonl"  # file that `inference.ledger` writes beside the images of a folder
+STATE = ".knowhue"  # state folder in an archive's output; hidden, so that it is not searched for images
+LEDGERS = f"{STATE}/ledgers"  # folder of the shards' ledgers, in an archive's output
+ARCHIVE_PLAN = f"{STATE}/archive.json"  # file that `archive` writes in an archive's output
 COLOURED = "coloured by knowhue"
 """Reason to skip an image that a ledger lists as output: its colours are computed, so it is not ground truth."""
 _SYSTEM_NAMES = frozenset({
@@ -70,8 +65,7 @@ _SYSTEM_NAMES = frozenset({
 
 UNREADABLE = "unreadable folder"
 LINK_LOOP = "linking to a folder that contains it"
-MOST_KINDS = 6
-"""Most kinds of reasons that a sentence names; a folder can hold any number of file types."""
+MOST_KINDS = 6  # most kinds of reasons that a sentence names; a folder can hold any number of file types
 
 
 class FoundFile(NamedTuple):
@@ -232,15 +226,13 @@ def identity(path: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-Pixels = NDArray[Any]
-"""(H, W, 1 or 3) uint8 or uint16, C-contiguous, upright, sRGB-encoded."""
+Pixels = NDArray[Any]  # (H, W, 1 or 3) uint8 or uint16, C-contiguous, upright, sRGB-encoded
 Metadata = tuple[tuple[str, bytes], ...]
 """Blocks of EXIF, XMP, IPTC, Photoshop and GeoTIFF data by their libvips names."""
 Texts = tuple[tuple[str, str], ...]
 """Pairs of keyword and text, as in PNG; a text without a keyword has the keyword `COMMENT`."""
 COMMENT = "Comment"
-Resolution = tuple[float, float]
-"""Pixels per mm, horizontal and vertical."""
+Resolution = tuple[float, float]  # pixels per mm, horizontal and vertical
 
 
 class ComputedBy(NamedTuple):

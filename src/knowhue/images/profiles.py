@@ -136,8 +136,7 @@ def _parametric(kind, gamma, a=1.0, b=0.0, c=0.0, d=0.0, e=0.0, f=0.0) -> Floats
 # Spaces of PNG, AVIF and HEIC files without a profile
 
 _USUAL_GAMMA = 0.45455
-_GAMMA_TOLERANCE = 0.05
-"""Relative difference from the usual gamma up to which gAMA means sRGB, as in libpng."""
+_GAMMA_TOLERANCE = 0.05  # relative difference from the usual gamma up to which gAMA means sRGB, as in libpng
 _SRGB = (0.3127, 0.3290, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
 _PRIMARIES = {
     1: _SRGB,

@@ -35,8 +35,7 @@ _UTF_16_PREFIX = b"UNICODE\0"
 """Prefix of a comment in UTF-16, in the file's byte order, although its type is bytes (CIPA DC-008, 4.6.6)."""
 _UNSIGNED = {1: "u1", 3: "<u2", 4: "<u4", 5: "<u4", 13: "<u4", 16: "<u8", 18: "<u8"}
 """NumPy types of unsigned integers and fractions of them, by type number; 13 and 18 are offsets of directories."""
-_FIRST_BIG_TIFF_TYPE = 16
-"""First of the types that only BigTIFF has."""
+_FIRST_BIG_TIFF_TYPE = 16  # first of the types that only BigTIFF has
 # a malicious file can link directories in a circle, let them overlap, or claim any number of values
 _MOST_DIRECTORIES, _MOST_ENTRIES, _MOST_VALUES = 256, 1 << 16, 64
 _DAMAGE = (struct.error, OverflowError, OSError)
@@ -54,10 +53,8 @@ class Entry(NamedTuple):
     """the values, little-endian whatever the file's byte order; empty if damaged"""
 
 
-Directory = dict[int, Entry]
-"""Entries by tag."""
-Tree = dict[int, "Entry | Tree"]
-"""Entries by tag, with trees in place of offsets of further directories."""
+Directory = dict[int, Entry]  # entries by tag
+Tree = dict[int, "Entry | Tree"]  # entries by tag, with trees in place of offsets of further directories
 
 
 def _numbers(directory: Mapping[int, Any], tag: int) -> list[int]:
@@ -248,8 +245,7 @@ storage of SGI, HDR prepress and fax files, printer data (PrintIM), Windows' pad
 _NAMES = {37724: "Photoshop's layers (37724)", 52545: "content credentials (C2PA, 52545)"}
 _SHORT, _LONG, _RATIONAL = 3, 4, 5
 _HEAD = EXIF_HEAD + b"II*\0\x08\0\0\0"
-GEOGRAPHY = "geotiff"
-"""Name of the metadata block with GeoTIFF tags; its layout is that of EXIF."""
+GEOGRAPHY = "geotiff"  # name of the metadata block with GeoTIFF tags; its layout is that of EXIF
 
 
 def _read_tree(block: bytes, tags: Container[int]) -> Tree:

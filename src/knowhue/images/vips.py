@@ -19,8 +19,7 @@ OVERSAMPLING = 6
 _LARGEST_BLOCK = 256  # a side; the sum of its 16-bit codes fits into 32 bits
 _FORMATS = {"uint8": "uchar", "uint16": "ushort", "int16": "short", "float32": "float"}
 _NUMPY_FORMATS = {ours: np.dtype(name) for name, ours in _FORMATS.items()}
-_SMALL = 512 * 512
-"""Pixels up to which starting libvips' threads costs more time than they save."""
+_SMALL = 512 * 512  # pixels up to which starting libvips' threads costs more time than they save
 
 
 def load(loader: str, source: io.FileIO | io.BytesIO, **options: Any) -> VipsImage:

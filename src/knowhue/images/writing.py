@@ -37,7 +37,6 @@ class OutputKind(NamedTuple):
     bits: int = 8
     """most bits per channel"""
     longest_px: int = 2**31 - 1
-    """longest side, pixels"""
     metadata: tuple[str, ...] = ("exif-data", "xmp-data")
     """libvips names of metadata that it can hold"""
 
@@ -63,10 +62,8 @@ OUTPUT_SUFFIXES: dict[str, OutputKind] = {
 Longest sides are the limits of libjpeg (JPEG allows 65,535), of WebP (14 bits), and of libvips for AVIF.
 """
 
-OPENRASTER = ".ora"
-"""Suffix of OpenRaster files, which hold a gray photo and its colours as layers."""
-MARK = "-colour"
-"""Added to the names of coloured files, unless the user names them."""
+OPENRASTER = ".ora"  # suffix of OpenRaster files, which hold a gray photo and its colours as layers
+MARK = "-colour"  # added to the names of coloured files, unless the user names them
 
 
 def writable_suffix(suffix: str) -> str:
