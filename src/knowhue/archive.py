@@ -77,8 +77,7 @@ class ArchiveListing(ImageTable):
             yield shard
 
 
-SHARD_IMAGES = 2000
-"""Images of a shard if the number of shards is not given: some minutes of work."""
+SHARD_IMAGES = 2000  # images of a shard if the number of shards is not given: some minutes of work
 _SCHEMA = {"name": "knowhue-archive", "version": 1}
 _ENDS_FOLDER = f"{STATE}/ended"
 

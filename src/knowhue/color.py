@@ -15,10 +15,8 @@ if TYPE_CHECKING:  # models that run without torch use the constants and the arr
 
     from knowhue.tensors import RGB, Chroma, Lightness
 
-CHROMA_SCALE = 110.0
-"""CIELAB units of a* or b* that are 1 in scaled chroma."""
-LIGHTNESS_SCALE = 100.0
-"""L* of white."""
+CHROMA_SCALE = 110.0  # CIELAB units of a* or b* that are 1 in scaled chroma
+LIGHTNESS_SCALE = 100.0  # L* of white
 
 SRGB_TO_XYZ = np.array(
     [[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]]
@@ -120,8 +118,7 @@ def _wide(values: Any) -> Any:
 
 COLOUR_STRIDE = 4
 """Stride of the logits over `chroma_bins`: pixels of the image per position, along each side."""
-BIN_SPACING = 10
-"""Grid spacing of `chroma_bins`, CIELAB units."""
+BIN_SPACING = 10  # grid spacing of `chroma_bins`, CIELAB units
 
 
 @cache

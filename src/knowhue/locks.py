@@ -26,8 +26,7 @@ from knowhue.runs import Report, remove_if_empty
 from knowhue.storage import from_json, require_writable_folder, write_error, writing
 
 LOCK = ".lock"
-REPORT_LOCK = ".report.lock"
-"""Lock of the report only, because a report can be made while its study runs."""
+REPORT_LOCK = ".report.lock"  # lock of the report only, because a report can be made while its study runs
 REPORT_S = 60.0  # seconds to wait for another report of the same study
 QUIET_S = 5.0  # seconds of waiting for a folder before a note says so
 HEARTBEAT_S = 20.0  # seconds between heartbeats of a process that works on a part of a study

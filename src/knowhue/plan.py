@@ -22,8 +22,7 @@ from knowhue.statistics import ALPHA, LEAST_ALPHA
 SET_ASIDE = "set-aside"
 """Folder for earlier results of a block that was started again with another golden step, see `training.golden`."""
 RESERVED = ("images", "features", "heads", "gate", SET_ASIDE)
-CLOCK = "-clock"
-"""Suffix of a comparison's arms that are trained for equal wall-clock time."""
+CLOCK = "-clock"  # suffix of a comparison's arms that are trained for equal wall-clock time
 _SHARED = attrgetter("images", "training.precision", "evaluation.split")  # settings equal in all arms
 _ARM_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,59}")
 

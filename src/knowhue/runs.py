@@ -49,8 +49,7 @@ RUN_SCHEMA: dict[str, Any] = {"schema": {"name": "knowhue-run", "version": 4}}
 
 ENDED = ("finished", "diverged")
 """States of runs that are not continued."""
-OTHER_SETTINGS = "other settings"
-"""State of a run that was moved or copied into the folder of another run."""
+OTHER_SETTINGS = "other settings"  # state of a run that was moved or copied into the folder of another run
 
 Report = Callable[[dict[str, Any]], None]
 """Callback for progress events, small dicts that `apps` display."""
@@ -132,10 +131,8 @@ def run_folder(root: Path, arm: str, config: Config) -> Path:
 
 BUILT_IN = "built-in"
 BUILT_IN_FILE = Path(__file__).parent / "inference" / "built_in.safetensors"
-UNKNOWN = "unknown"
-"""The answer of a model that is sure of no class; no class can have this name."""
-WEIGHTS = "model.safetensors"
-"""All weights that a run has trained, by part of the model."""
+UNKNOWN = "unknown"  # the answer of a model that is sure of no class; no class can have this name
+WEIGHTS = "model.safetensors"  # all weights that a run has trained, by part of the model
 DEPLOYED = "colorizer.safetensors"
 """The model that `training.deploy` writes into the folder of a finished run."""
 

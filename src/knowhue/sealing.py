@@ -39,8 +39,7 @@ KEPT = (
     *(f"{folder}/seed-*/{name}" for folder in ("*", "heads/*") for name in _RUN_FILES),
 )  # fmt: skip
 """Patterns of the files that are sealed; the report is made again, without images."""
-MAX_BYTES = 2**32
-"""Largest accepted size of an unpacked study, in bytes."""
+MAX_BYTES = 2**32  # largest accepted size of an unpacked study, in bytes
 MAX_FILES = 10**6
 _CONTEXT = "https://w3id.org/ro/crate/1.1/context"
 _PROFILE = "https://w3id.org/ro/crate/1.1"

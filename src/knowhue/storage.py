@@ -34,8 +34,7 @@ from knowhue.errors import ConfigError, DamagedError, KnowhueError, RunError, fe
 
 Value = TypeVar("Value")
 
-SEAL = "sha256"
-"""Key of a JSON file's own checksum, which readers remove."""
+SEAL = "sha256"  # key of a JSON file's own checksum, which readers remove
 RUN_FILES = ("status.json", "study.json")
 """Files that mark the folder of a run or a study, whose files are never replaced."""
 _NAMES = "names of arrays"  # key of the list of arrays in a .npz file, which readers remove

@@ -24,8 +24,7 @@ from knowhue.errors import ConfigError, RunError, shown
 from knowhue.locks import job_of_engine, note_jobs
 from knowhue.storage import real_path
 
-FOLDER = ".slurm"
-"""Subfolder of the study or archive for the input and output of Slurm jobs."""
+FOLDER = ".slurm"  # subfolder of the study or archive for the input and output of Slurm jobs
 LOST_S = 60.0
 """Seconds to wait for the result of a job that has left the queue, because network drives are slow."""
 _CANCEL_S = 60.0  # seconds to wait for cancelled jobs to end

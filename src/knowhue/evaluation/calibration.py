@@ -8,14 +8,11 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
-BINS = 15
-"""Number of bins, equally wide, from 0 to 1."""
+BINS = 15  # number of bins, equally wide, from 0 to 1
 DECIMALS = 5
 """Decimals of probabilities in files; bins use the rounded values, so that they can be reproduced from the files."""
-TARGET_ACCURACY = 0.85
-"""Accuracy to be reached among the images whose class is named."""
-FEWEST_FOR_TARGET = 100
-"""Fewest labelled images from which this accuracy is estimated."""
+TARGET_ACCURACY = 0.85  # accuracy to be reached among the images whose class is named
+FEWEST_FOR_TARGET = 100  # fewest labelled images from which this accuracy is estimated
 _FOLDS = 5
 _BOUNDS = (-3.0, 3.0)  # of the logarithm of the temperature: 1/20 to 20
 

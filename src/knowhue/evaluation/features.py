@@ -283,8 +283,7 @@ def kernel_sum(x: Features, y: Features) -> float:
 
 LPIPS = "lpips_alex"
 LPIPS_TITLE = "LPIPS, AlexNet"
-SMALLEST_PX = 64
-"""Side in pixels on which LPIPS was trained; smaller images are enlarged to it."""
+SMALLEST_PX = 64  # side in pixels on which LPIPS was trained; smaller images are enlarged to it
 _PIXELS = 2**18  # pixels per pass, of which the first layer makes 64 channels for both images
 
 

@@ -14,12 +14,10 @@ from knowhue.color import COLOUR_STRIDE, chroma_bins
 from knowhue.models.heads import Ladder, scale_chroma
 from knowhue.tensors import Chroma, Lightness, Pyramid
 
-NEIGHBOURS = 5
-"""Number of bins in a colour's soft encoding."""
+NEIGHBOURS = 5  # number of bins in a colour's soft encoding
 SIGMA = 5.0
 """Standard deviation, CIELAB units, of the Gaussians of the soft encoding and of the smoothing of the prior."""
-TEMPERATURE = 0.38
-"""The paper's temperature of the annealed mean."""
+TEMPERATURE = 0.38  # the paper's temperature of the annealed mean
 UNIFORM_SHARE = 0.5
 """The paper's lambda: share of the uniform distribution that is mixed into the prior before it is inverted."""
 

@@ -19,8 +19,7 @@ from knowhue.randomness import initialised_by
 from knowhue.tensors import Chroma, Label, Lightness, Prediction, Pyramid
 
 ColourHead = Decoder | ColourClasses | Pix2PixUNet | Palette
-NOVELTY_NEIGHBOURS = 10
-"""Novelty is the distance to the k-th nearest reference, with this k."""
+NOVELTY_NEIGHBOURS = 10  # novelty is the distance to the k-th nearest reference, with this k
 
 
 class MultiTask(nn.Module):

@@ -27,10 +27,8 @@ from knowhue.storage import read_csv
 from knowhue.training.engine import Engine, Workspace
 from knowhue.training.run import load_run, trained_on
 
-NOVELTY_QUANTILE = 0.99
-"""Quantile of the validation images' novelty that becomes the limit."""
-REFERENCES = 2000
-"""Greatest number of training images whose features are kept for novelty."""
+NOVELTY_QUANTILE = 0.99  # quantile of the validation images' novelty that becomes the limit
+REFERENCES = 2000  # greatest number of training images whose features are kept for novelty
 DEPLOY_S = 600.0  # seconds to wait while another process deploys the same run
 MEANS = ("ab_l1", "ciede2000", "psnr_rgb", "ssim_rgb")
 """Columns of `per_image.csv` whose means are reported, under the same names."""

@@ -26,8 +26,7 @@ from knowhue.training.step import Losses, class_loss, colour_loss, flat_gradient
 GRADIENT_SHARES = "gradient_shares.json"
 SATURATED = 0.97
 """Discriminator accuracy, on true and on generated patches, above which an epoch gets a warning."""
-GRAY_RATIO = 0.1
-"""Mean predicted over mean true chroma below which an epoch gets a warning."""
+GRAY_RATIO = 0.1  # mean predicted over mean true chroma below which an epoch gets a warning
 Moment = Literal["fork", "end"]  # start and end of fine-tuning
 
 
