@@ -60,7 +60,7 @@ def test_rows_without_text_are_counted_and_left_out(above, separator):
 def test_a_fault_is_said_of_its_row():
     with pytest.raises(ValueError, match=r"^row 5: "):
         from_csv('\na,b\n1,2\n\n"1,2\n')
-    with pytest.raises(ValueError, match=r"^row 4 has not 2 cells, as row 2, but 1"):
+    with pytest.raises(ValueError, match=r"^row 4 has 1 cells, but row 2 has 2"):
         from_csv("\na,b\n\n1\n")
 
 

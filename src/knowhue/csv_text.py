@@ -46,7 +46,7 @@ def from_csv(text: str) -> list[tuple[int, dict[str, str]]]:
     found = []
     for number, row in rows:
         if len(row) != len(header):
-            raise ValueError(f"row {number} has not {len(header)} cells, as row {header_row}, but {len(row)}")
+            raise ValueError(f"row {number} has {len(row)} cells, but row {header_row} has {len(header)}")
         found.append((number, dict(zip(header, row, strict=True))))
     return found
 

@@ -79,7 +79,10 @@ def pack(folder: Path, out: Path) -> int:
     frozen, plan = runs.read_frozen(folder), read_plan(folder)
     states = {f"{each.arm} of seed {each.seed}": each.state for each in read_cells(folder, plan)}
     if exchanged := [cell for cell, state in states.items() if state == runs.OTHER_SETTINGS]:
-        raise RunError(f"{folder}: the folder of {few(exchanged, 3)} holds a run of other settings")
+        raise RunError(
+            f"{folder}: the folder of {few(exchanged, 3)} holds a run of other settings; remove it, and run "
+            "`knowhue study` again"
+        )
     if unfinished := [cell for cell, state in states.items() if state not in runs.ENDED]:
         raise RunError(f"{folder}: {few(unfinished, 3)} have not ended yet; finish them with `knowhue study`")
     for arm, seed in plan.cells:
@@ -220,7 +223,8 @@ def _unpack(path: Path, root: Path) -> dict[str, str]:
         with zipfile.ZipFile(path) as archive:
             size = sum(entry.file_size for entry in archive.infolist())
             if size > MAX_BYTES or len(archive.infolist()) > MAX_FILES:
-                raise RunError(f"{path}: {size / 2**30:.0f} GiB when unpacked, or too many files")
+                found = f"{size / 2**30:.0f} GiB in {len(archive.infolist())} files when unpacked"
+                raise RunError(f"{path}: {found}, which no sealed study has")
             places = Counter(archive.extract(entry, root) for entry in archive.infolist())
         if twice := [_name(Path(place), root) for place, count in places.items() if count > 1]:
             raise RunError(f"{path}: stored twice: {few(twice, 3)}; no sealed study has that")

@@ -325,7 +325,7 @@ def _require_unseen_test_images(plan: Plan, work: Workspace, tuned_on: Path | No
     if repeated := count_seen(work.root / "images", tuned_on / "images", near_bits):
         raise ConfigError(
             f"The test images should not be among those that `{tuned_on}` used. Found {repeated} of them, or similar "
-            "ones. Use the same images, size_px, test_share and split_seed in both studies."
+            "ones. Use the same images, `images.size_px`, `images.test_share` and `images.split_seed` in both."
         )
     tuning = read_tuning(tuned_on)
     if sorted(tuning["seeds"]) != sorted(plan.tuned_on_seeds):

@@ -102,7 +102,7 @@ def test_version(knowhue):
         ("colorize", ["Where the work is done", "Choosing colours", "Rarely needed"]),
         ("export", ["Rarely needed"]),
         ("verdict", ["Rarely needed"]),
-        ("score", ["Scores by networks, which need torch", "Rarely needed"]),
+        ("score", ["Scores by networks, which need torch and time", "Rarely needed"]),
         ("serve", ["Rarely needed"]),
     ],
 )

@@ -134,7 +134,7 @@ def test_a_table_for_one_image_needs_no_names(tmp_path):
         (
             "h.csv",
             "x,y,colour\n1,2,red\n1,2\n",
-            r"row 3 has not 3 cells, as row 1, but 2\)",
+            r"row 3 has 2 cells, but row 1 has 3\)",
         ),
         ("h.csv", "x,x,y,colour\n1,9,2,red\n", "two columns are named x"),
         ("h.csv", "x,y,colour\n" + "9" * 400 + ",2,red\n", "row 2: A hint should lie in the image"),

@@ -281,7 +281,9 @@ def test_a_study_that_has_not_ended_is_not_sealed(tmp_path):
 def test_a_study_with_a_run_in_the_folder_of_another_is_not_sealed(tmp_path):
     study = write_study(tmp_path / "demo", seeds=(0, 1))
     write_config(next(study.glob("multi/seed-1-*")), read_plan(study).run_config("multi", 0))
-    with pytest.raises(RunError, match="the folder of multi of seed 1 holds a run of other settings"):
+    with pytest.raises(
+        RunError, match=r"the folder of multi of seed 1 holds a run of other settings; remove it, and run"
+    ):
         pack(study, tmp_path / "a.zip")
 
 

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from knowhue.scoring.table import Scores
 
 _Value = TypeVar("_Value")
-NetworkOption = Annotated[_Value, typer.Option(rich_help_panel="Scores by networks, which need torch")]
+NetworkOption = Annotated[
+    _Value, typer.Option(rich_help_panel="Scores by networks, which need torch and time")
+]
 CACHE = ".knowhue-score"
 MOST_THREADS = 256
 

@@ -95,13 +95,13 @@ def _require_resources(settings: RaySettings, machines: Sequence[Mapping[str, fl
     found = [{name: each.get(key, 0) / unit for name, (key, unit) in scales.items()} for each in machines]
     if any(all(each[name] >= wanted[name] for name in wanted) for each in found):
         return
-    place, remedy = "this machine", ""
+    place, remedy = "This machine", ""
     if settings.address != "local":
-        place = "any machine of the cluster"
+        place = "One machine of the cluster"
         remedy = " Start one that has it; or, if the cluster will, set `ray.autoscaling=true`."
     together = ", ".join(f"`ray.{name} = {value:g}`" for name, value in wanted.items() if value)
     most = ", ".join(f"{max((each[name] for each in found), default=0):.4g} {name}" for name in wanted)
-    raise ConfigError(f"{together} should be had by {place}. Found at most {most}.{remedy}")
+    raise ConfigError(f"{place} should have {together}. Found at most {most}.{remedy}")
 
 
 def _require_reachable(address: str) -> None:

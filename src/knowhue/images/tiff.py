@@ -300,7 +300,9 @@ def tiff_info(file: File) -> FileInfo:
             info.notes.append("its GeoTIFF was left out because the image was turned upright")
         if isinstance(text := found.get(_DESCRIPTION), Entry) and _LAYOUT.match(text.value):
             del found[_DESCRIPTION]
-            info.notes.append("its description was left out because it is on the layout of the original file")
+            info.notes.append(
+                "its description was left out because it applies to the layout of the original file"
+            )
         handled = {*_DESCRIPTIVE, *_INNER, *_GEOGRAPHIC, *_IGNORED}
         private = directories.read(directories.first, range(1 << 15, 1 << 16), most=0)[0].keys() - handled
         if private:

@@ -157,7 +157,9 @@ _UNAUTHORIZED: dict[int | str, dict[str, Any]] = {401: {"model": schemas.ErrorAn
                 "Knowhue-Probability": schemas.header("probability of the most probable class, 0 to 1"),
                 "Knowhue-Scores": schemas.header("JSON object with the probabilities of the best classes"),
                 "Knowhue-Warnings": schemas.header("JSON list of warnings, if there are any"),
-                "Knowhue-Uncertainty": schemas.header("mean uncertainty of the colours, CIELAB units"),
+                "Knowhue-Uncertainty": schemas.header(
+                    "mean uncertainty of the colours, CIELAB units, if `uncertainty`"
+                ),
             },
         },
         **schemas.refusals(),

@@ -76,7 +76,9 @@ def require_deployable(folder: Path, task: Task | None = None) -> None:
     """Raise a `KnowhueError` unless a finished run can be deployed and has a head for `task`."""
     config = read_config(folder)
     if config.colour.oracle and "colour" in config.tasks.names:
-        raise RunError(f"{folder} is the run of an oracle, which needs true classes. Name another arm's.")
+        raise RunError(
+            f"{folder} is the run of an oracle, which needs the true class of each image. Name a run of another arm."
+        )
     if not config.has_encoder:
         raise RunError(
             f"`{folder}` should be a run with an encoder, whose features tell whether an image is unlike the training "
