@@ -37,8 +37,7 @@ from knowhue.setting_effects import changed, differing, require_effect
 from knowhue.statistics import MIN_SEEDS
 from knowhue.storage import file_digest, read_json, real_path, require_outputs
 
-MOST_SEEDS = 10_000
-"""Larger numbers are typing errors, and would take all memory."""
+MOST_SEEDS = 10_000  # larger numbers are typing errors, and would take all memory
 
 _Value = TypeVar("_Value")
 setting_option = partial(typer.Option, rich_help_panel="Settings")

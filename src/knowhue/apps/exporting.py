@@ -19,8 +19,7 @@ from knowhue.storage import real_path, require_outputs
 from knowhue.temporary import temporary_folder
 
 UNITS = {"chroma": "CIELAB units", "probabilities": "", "novelty": ""}
-_VISIBLE = 2.3
-"""Just noticeable difference in CIELAB units (Mahy, Van Eycken and Oosterlinck 1994)."""
+_VISIBLE = 2.3  # just noticeable difference in CIELAB units (Mahy, Van Eycken and Oosterlinck 1994)
 _WEIGHTS = ("float32", "float16")
 PRECISIONS_OF = {"safetensors": _WEIGHTS, "hub-folder": _WEIGHTS, "onnx": ("float32", "int8")}
 

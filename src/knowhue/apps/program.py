@@ -166,8 +166,7 @@ _OTHER_SUFFIXES = frozenset(
 ERRORS = "knowhue"  # the name under which `_replace_unencodable` is registered with `codecs`
 _JOINERS = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"  # needed by some scripts and by emoji
 _Value = TypeVar("_Value")
-RARELY_NEEDED = "Rarely needed"
-"""The last panel of `--help`."""
+RARELY_NEEDED = "Rarely needed"  # the last panel of `--help`
 rare_option = partial(typer.Option, rich_help_panel=RARELY_NEEDED)
 Rare = Annotated[_Value, rare_option()]
 WorkOption = Annotated[_Value, typer.Option(rich_help_panel="Where the work is done")]

@@ -41,8 +41,7 @@ from knowhue.scoring.table import NetworkScores, SetDistance
 from knowhue.settings_text import plain_name
 from knowhue.statistics.clustered import deal_groups, jackknifed
 
-FOLDS = 5
-"""Folds of the probe: each image is classified by a probe that was not fitted to it."""
+FOLDS = 5  # folds of the probe: each image is classified by a probe that was not fitted to it
 PER_FEATURE = 2
 """Images per feature that an interval of a Frechet distance needs; with fewer, its bias is not of order 1 / N."""
 

@@ -24,10 +24,8 @@ from knowhue.statistics import FEWEST_IMAGES
 from knowhue.statistics.clustered import Nearness
 from knowhue.statistics.paired import Interval
 
-_SIDE = 176
-"""Longer side of an image on the page, in pixels."""
-_MOST = 3
-"""Number of images shown for which one of two systems is nearer, and for which the other is."""
+_SIDE = 176  # longer side of an image on the page, in pixels
+_MOST = 3  # number of images shown for which one of two systems is nearer, and for which the other is
 _BEST = "The best of several samples"
 _RECOGNISED = {
     "recognition": "recognised, by a probe that learned the folders from other true images",

@@ -15,8 +15,7 @@ from knowhue.storage import file_digest, real_path
 
 TRUTH, GRAY, MEAN = "truth against truth", "gray", "mean colour"
 JPEG_QUALITIES = {"truth as JPEG 75": 75, "truth as JPEG 95": 95}
-LEFT_ALONE = "left alone"
-"""Marks notes on files that are not images, which have no effect on the scores."""
+LEFT_ALONE = "left alone"  # marks notes on files that are not images, which have no effect on the scores
 ALWAYS = (GRAY, MEAN, *JPEG_QUALITIES, TRUTH)
 """Rows of every table, besides the systems."""
 _SAMPLE_FOLDER = re.compile(r"sample[-_ ]?\d+", re.IGNORECASE)

@@ -28,8 +28,7 @@ from knowhue.scoring.pairing import ALWAYS, JPEG_QUALITIES, MEAN, TRUTH, Pairs, 
 from knowhue.scoring.protocols import Protocol, to_protocol
 from knowhue.storage import read_arrays, write_arrays
 
-VERSION = 3
-"""Version of the formulas, which invalidates cached results of other versions."""
+VERSION = 3  # version of the formulas, which invalidates cached results of other versions
 
 
 def versions(*packages: str) -> dict[str, str]:
@@ -44,8 +43,7 @@ def versions(*packages: str) -> dict[str, str]:
 # pyvips-binary contains libvips, which decodes; pyvips alone does not
 DECODERS = versions("pillow", "pyvips", "pyvips-binary", "pillow-heif")
 """Versions of the decoders, which can give different pixels for the same file."""
-PART_IMAGES = 64
-"""Number of images in a part."""
+PART_IMAGES = 64  # number of images in a part
 _PIXEL_BYTES = 200  # approximate memory per pixel while images are compared
 _BUDGET = ByteBudget(_PIXEL_BYTES << 24)
 """Memory of all threads together; a larger image is measured alone."""

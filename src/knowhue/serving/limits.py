@@ -22,17 +22,14 @@ from knowhue.serving.settings import MIB, ServerSettings, is_loopback
 OPEN_PATHS = ("/healthz", "/readyz")
 """Paths of probes, which need no token."""
 COOKIE = "knowhue"
-_METHODS = "GET, HEAD, POST, OPTIONS"
-"""Methods of all routes, and OPTIONS of the whole server."""
+_METHODS = "GET, HEAD, POST, OPTIONS"  # methods of all routes, and OPTIONS of the whole server
 MAX_HEADERS = 64
 MAX_HEADER_BYTES = 16_384
-SLOWEST_UPLOAD = 128 * 1024
-"""Bytes per second that extend `upload_seconds` of the settings."""
+SLOWEST_UPLOAD = 128 * 1024  # bytes per second that extend `upload_seconds` of the settings
 READING_SECONDS = 30.0
 SLOWEST_READING = 16 * 1024
 """Bytes per second; a slower client is cut off after a delay of `READING_SECONDS` in total."""
-_CHUNK_BYTES = 64 * 1024
-"""Size of the parts in which answers are sent; smaller answers do not count as held."""
+_CHUNK_BYTES = 64 * 1024  # size of the parts in which answers are sent; smaller answers do not count as held
 _LINGER_BYTES, LINGER_SECONDS = 256 * MIB, 5.0
 """Bytes and seconds of a refused upload that are discarded, for clients that read an answer only after sending all."""
 _ONCE = ("host", "content-length", "transfer-encoding", "content-type", "authorization", "origin")

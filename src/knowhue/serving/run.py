@@ -29,8 +29,7 @@ from knowhue.serving.settings import ServerSettings
 BACKLOG = 256
 SEND_BUFFER_BYTES = 256 * 1024
 """Bytes that the system buffers for each connection; by default it buffers several MiB of an answer nobody reads."""
-MAX_CONNECTIONS = 512
-"""Open connections at once; each takes a file descriptor, often limited to 1,024."""
+MAX_CONNECTIONS = 512  # open connections at once; each takes a file descriptor, often limited to 1,024
 _INCOMPLETE_BYTES = 2 * MAX_HEADER_BYTES
 """Bytes of headers received without their end; complete headers above half of this are refused by `limits`."""
 _KEEP_ALIVE_SECONDS = 5
