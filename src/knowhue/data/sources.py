@@ -23,7 +23,7 @@ from knowhue.data.items import (
     require_columns,
     source_root,
 )
-from knowhue.errors import ConfigError, ImageError, needing
+from knowhue.errors import ConfigError, ImageError, needing, should_be
 from knowhue.images.image import LINK_LOOP, walk, why_hidden
 from knowhue.plan import RESERVED
 from knowhue.presets import ARMS
@@ -250,10 +250,9 @@ class Drawing:
         """Check that each class can have enough training images, and one to evaluate on."""
         needed = len(drawn.CLASSES) * (images.min_per_class + 1)
         if images.drawn_count < needed:
-            raise ImageError(
-                f"`images.drawn_count` should be at least {needed}, {images.min_per_class + 1} for each class. Found "
-                f"`images.drawn_count = {images.drawn_count}`. {MORE_DRAWN}, or lower `images.min_per_class`."
-            )
+            wanted = f"at least {needed}, {images.min_per_class + 1} for each class"
+            remedy = f"{MORE_DRAWN}, or lower `images.min_per_class`."
+            raise ImageError(should_be("images.drawn_count", wanted, images.drawn_count, remedy))
         self.images = images
 
     def items(self) -> Iterator[SourceItem]:

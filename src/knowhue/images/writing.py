@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image as Pillow
 
 from knowhue.arguments import checked_arguments
-from knowhue.errors import ConfigError, RunError
+from knowhue.errors import ConfigError, RunError, should_be
 from knowhue.images.containers import add_comments, add_texts, jfif_segment
 from knowhue.images.image import Image, flattened, require_image, to_rgb8
 from knowhue.images.metadata import keep_metadata
@@ -116,9 +116,7 @@ def encode_with_notes(image: Image, suffix: str, quality: int | None = None) -> 
     """The bytes of an image file, and sentences on what it cannot hold."""
     kind = kind_of(suffix, image)
     if quality is not None and not 1 <= quality <= 100:
-        raise ConfigError(
-            f"`quality` should be from 1 to 100. Found `quality = {quality}`. 95 is visually lossless."
-        )
+        raise ConfigError(should_be("quality", "from 1 to 100", quality, "95 is visually lossless."))
     output, notes = _convert(image, kind)
     origin = image.origin
     kept, texts, lost = keep_metadata(image, kind.suffix, kind.metadata)
