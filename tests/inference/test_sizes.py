@@ -13,7 +13,6 @@ from knowhue.color import chroma_bins
 from knowhue.errors import ConfigError, RunError
 from knowhue.images.image import Image
 from knowhue.images.reading import weigh_image
-from knowhue.inference import colorizer as module
 from knowhue.inference import pipeline
 from knowhue.inference.colorizer import Colorizer
 from knowhue.inference.colour_distribution import LARGEST_SCALE, PREDICTION_SCALES, SeveralSizes
@@ -98,18 +97,6 @@ def test_cores_share_images_if_a_prediction_uses_one(monkeypatch):
     assert (found.colours == alone.colours).all()
     assert (found.novelty == alone.novelty).all()
     assert found.probabilities is None
-
-
-def test_threads_share_the_sizes_of_one_image():
-    network, image = OneCoreNetwork(), ramp(48, 96)
-    found = SeveralSizes(network).predict(image, threads=2)
-    assert (found.colours == SeveralSizes(PlacedNetwork()).predict(image).colours).all()
-
-
-def test_cores_share_the_sizes_of_a_large_photo(monkeypatch):
-    monkeypatch.setattr(pipeline, "usable_cores", lambda: 2)
-    monkeypatch.setattr(module, "_LARGE", 100)
-    Colorizer(SeveralSizes(OneCoreNetwork())).colorize(Image.of(np.full((48, 71, 1), 90, np.uint8)))
 
 
 @pytest.mark.parametrize("shape", [(48, 48), (48, 71), (61, 50), (48, 180)])

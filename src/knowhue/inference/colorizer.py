@@ -49,8 +49,6 @@ MAP_CODES = 5
 """Gray levels of the uncertainty map per CIELAB unit."""
 VIEW_SCALES = (1.0, 1.5, 2.0)
 """Multiples of the network's size at which `spread_over_views` predicts."""
-_LARGE = 3 << 20
-"""Codes of an image (3 per pixel in colour) beside which memory for predicting hardly counts."""
 _SHARED_OPTIONS = ("saturation", "unknown_below")
 """Options that apply to everything that is coloured, including videos and archives."""
 
@@ -205,9 +203,7 @@ class Colorizer:
         self.require_options(options)
         image = _read(source)
         coarse = self.network_input(image)
-        # two sizes at once need memory that matters only beside a small image
-        answers = self.predict([coarse], threads=0 if image.pixels.size > _LARGE else 1)[0]
-        return self.finish(image, coarse, answers, options)
+        return self.finish(image, coarse, self.predict([coarse])[0], options)
 
     @checked_arguments
     def classify(self, source: Image | str | Path | bytes, unknown_below: float | None = None) -> Judgement:
@@ -271,17 +267,12 @@ class Colorizer:
         """Like `predict`, for inputs from `class_input`."""
         return self.at_one_size().predict(inputs)
 
-    def predict(self, inputs: Sequence[FloatArray], threads: int = 1) -> list[Predictions]:
-        """Predict for several network inputs, in one batch per shape; each of the results has B = 1.
-
-        `threads` share the sizes of an input that is alone with its shape, if the network uses one core, 0: all cores.
-        """
+    def predict(self, inputs: Sequence[FloatArray]) -> list[Predictions]:
+        """Predict for several network inputs, in one batch per shape; each of the results has B = 1."""
         answers: dict[int, Predictions] = {}
         for shape in {each.shape for each in inputs}:
             indices = [index for index, each in enumerate(inputs) if each.shape == shape]
-            stacked = np.stack([inputs[index] for index in indices])
-            several = self._several
-            batch = self.network.predict(stacked) if several is None else several.predict(stacked, threads)
+            batch = self.network.predict(np.stack([inputs[index] for index in indices]))
             for row, index in enumerate(indices):
                 parts = (None if part is None else part[row : row + 1] for part in batch[:3])
                 answers[index] = Predictions(*parts)  # pyright: ignore[reportArgumentType]

@@ -260,24 +260,20 @@ class SeveralSizes:
         """Resize L* (B, h, w) from the largest to the network's own size."""
         return _resize(lightness, 1 / LARGEST_SCALE)
 
-    def predict(self, lightness: FloatArray, threads: int = 1) -> Predictions:
-        """Predict for L* (B, h, w) at the largest size; raises like `Network.predict`.
-
-        `threads` share the sizes of a single image if the network uses one core, 0: one per core. More threads take
-        more memory.
-        """
+    def predict(self, lightness: FloatArray) -> Predictions:
+        """Predict for L* (B, h, w) at the largest size; raises like `Network.predict`."""
         if not self.uses_one_core or len(lightness) == 1:
-            return self._answer(lightness, threads)
-        # cores share the images instead, because a batch would gain nothing and hold the logits of all
-        each = in_threads(lambda one: self._answer(one, 1), np.split(lightness, len(lightness)))
+            return self._answer(lightness)
+        # cores share the images, because a batch would gain nothing and hold the logits of all
+        each = in_threads(self._answer, np.split(lightness, len(lightness)))
         chroma, probabilities, novelty = (
             None if parts[0] is None else np.concatenate(parts)
             for parts in zip(*(one[:3] for one in each), strict=True)
         )
         return Predictions(chroma, probabilities, novelty)
 
-    def _answer(self, lightness: FloatArray, threads: int) -> Predictions:
-        answers, logits = self._predict_sizes(lightness, threads)
+    def _answer(self, lightness: FloatArray) -> Predictions:
+        answers, logits = self._predict_sizes(lightness)
         colour = self.description.config.colour
         chroma = [
             ColourDistribution(each, light, colour.temperature, colour.saturation, is_smoothed=True).answer()
@@ -287,9 +283,9 @@ class SeveralSizes:
 
     def logits(self, lightness: FloatArray) -> FloatArray:
         """Mean logits over the sizes, (B, 313, rows, columns), stride 4, for L* (B, h, w) at the largest size."""
-        return self._predict_sizes(lightness, 1)[1]
+        return self._predict_sizes(lightness)[1]
 
-    def _predict_sizes(self, lightness: FloatArray, threads: int) -> tuple[Predictions, FloatArray]:
+    def _predict_sizes(self, lightness: FloatArray) -> tuple[Predictions, FloatArray]:
         """The predictions at the network's own size, and the mean logits over the sizes."""
         rows, columns = (-(-side // COLOUR_STRIDE) for side in lightness.shape[1:])
 
@@ -310,8 +306,8 @@ class SeveralSizes:
             logits = np.tensordot(logits, across, (3, 1))
             return answers, down @ logits
 
-        # the largest first: it takes longer than the others together, which then use its memory again
-        found = in_threads(predict_at, PREDICTION_SCALES[::-1], threads if self.uses_one_core else 1)[::-1]
+        # the largest first, because the others can use its memory again
+        found = [predict_at(scale) for scale in PREDICTION_SCALES[::-1]][::-1]
         answers, (total, *others) = zip(*found, strict=True)
         for logits in others:
             total += logits
