@@ -178,7 +178,8 @@ class EncoderSettings(Section):
     def _check_heads(self) -> "EncoderSettings":
         if self.with_heads and self.weights in ("pretrained", "package", "none"):
             wanted = "name a trained model, which has heads, where `encoder.with_heads = true`"
-            raise ValueError(f"`encoder.weights` should {wanted}. Found `encoder.weights = {self.weights}`.")
+            found = f"Found `encoder.weights = {self.weights}`. --start-from sets both"
+            raise ValueError(f"`encoder.weights` should {wanted}. {found}.")
         return self
 
 

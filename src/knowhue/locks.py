@@ -191,7 +191,7 @@ def _acquire(lock: FileLock, path: Path, wait_s: float, report: Report) -> None:
 
 def _replace_holder(path: Path, what: str, engine: str) -> str:
     """Write this process into the lock file, and return the engine of a killed process that is still there."""
-    left = str((_holder(path) or {}).get("engine", ""))
+    left = str((_holder(path) or {}).get("engine") or "")
     try:
         user = getpass.getuser()
     except (OSError, KeyError):  # a container without an entry for its user

@@ -18,6 +18,7 @@ from knowhue.inference.pipeline import (
     Pipeline,
     Stages,
     Stopping,
+    in_threads,
     run,
 )
 
@@ -389,3 +390,9 @@ def test_a_batch_that_waits_is_dropped_when_all_is_given_up():
     pipeline.abort()
     assert time.monotonic() - started < 5
     assert not any(future.done() for future in futures)
+
+
+@pytest.mark.parametrize("threads", [0, 1, 3])
+def test_threads_give_results_in_order_and_none_without_items(threads: int):
+    assert in_threads(str, range(5), threads) == list("01234")
+    assert in_threads(str, (), threads) == []

@@ -388,7 +388,7 @@ def run(
 def in_threads(work: Callable[[_Item], _Result], items: Sequence[_Item], threads: int = 0) -> list[_Result]:
     """Apply `work` to every item, several at once in at most `threads` threads, 0: one per core; results in order."""
     threads = min(threads or usable_cores(), len(items))
-    if threads == 1:
+    if threads <= 1:  # 0 without items
         return [work(item) for item in items]
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(work, items))

@@ -94,7 +94,10 @@ class Access:
         self._cookie = hmac.new(key, b"knowhue page", hashlib.sha256).hexdigest()  # does not reveal the token
 
     def check(self, scope: Scope, headers: Mapping[str, str]) -> Mapping[str, str] | None:
-        """Return None if a request is allowed, or the headers of a redirect that gives a browser the cookie."""
+        """Return None if a request is allowed, or the headers of a redirect that gives a browser the cookie.
+
+        A `Refusal` for another host name, a request from another site's page, or no valid token.
+        """
         self._check_origin(scope, headers)
         token = self._token
         if token is None or scope["path"] in OPEN_PATHS or self._has_token(headers, token):
