@@ -141,11 +141,11 @@ def secondaries(study: Study) -> dict[tuple[str, str], FamilyTest]:
     # two questions about the same arms must not test the same metric twice
     tested = {(*sides(study, question), spec.metric) for question, spec in study.questions.items()}
     for question, spec in study.questions.items():
-        arms = sides(study, question)
-        untested = {name for name in study.metric_names(arms.multi) if (*arms, name) not in tested}
+        single, multi = arms = sides(study, question)
+        untested = {name for name in study.metric_names(multi) if (*arms, name) not in tested}
         names = [
             name
-            for name in study.metric_names(arms.single)
+            for name in study.metric_names(single)
             if name in untested and _is_judged(study, name, question)
         ]
         tested |= {(*arms, name) for name in names}

@@ -56,7 +56,7 @@ def plan_sentence(study: Study) -> str:
 
 def cells_sentence(study: Study) -> str:
     """Return the counts of cells by state; a run with other settings counts only as such."""
-    runs = [run for arm in study.runs for run in study.of(arm)]
+    runs = study.all_runs
     states = Counter(run.state if run.same_settings else "other" for run in runs)
     parts = [f"{states[name]} {text}" for name, text in STATES.items() if states[name] or name == "finished"]
     cells = f"{plural(len(study.runs), 'arm')}, {plural(len(study.seeds), 'seed')}"
@@ -138,7 +138,7 @@ def image_sentences(study: Study) -> list[str]:
 
 def _started_from(study: Study) -> list[str]:
     """Return a sentence on each model that runs started from: the parts taken from it, and the arms without it."""
-    runs = [run for arm in study.runs for run in study.of(arm) if run.environment]
+    runs = [run for run in study.all_runs if run.environment]
     started = [run for run in runs if run.environment.get("start")]
     # sorted by the number of tasks, so the arm that took most parts of a model describes it
     started.sort(key=lambda run: len(tasks(study, run.arm)))
@@ -181,7 +181,7 @@ def warnings(study: Study) -> list[tuple[str, str]]:
     return [
         *((f"Seed {seed}", f"is not compared: {why}.") for seed, why in study.faults.items()),
         *((name, _DAMAGED) for name in study.damaged),
-        *(each for arm in study.runs for run in study.of(arm) for each in _not_whole(study, run)),
+        *(each for run in study.all_runs for each in _not_whole(study, run)),
         *_worse_than_trivial(study),
         *(each for arm in study.runs for each in _log_warnings(study, arm)),
         *gradient_warnings(study),

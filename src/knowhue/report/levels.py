@@ -96,7 +96,7 @@ def _panels(name: str) -> dict[str, Panel]:
 
 def _curves(ax: "Axes", study: Study, panel: Panel) -> None:
     """Draw one quantity of the single-task and the multi-task arm, with phases and trivial baselines."""
-    lines = [line for arm in study.runs for run in study.of(arm) for line in run.log]
+    lines = [line for run in study.all_runs for line in run.log]
     last = max(line["epoch"] for line in lines)
     last_frozen = max((line["epoch"] for line in lines if line.get("phase") == "heads"), default=0)
     ends = []

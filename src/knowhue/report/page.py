@@ -116,7 +116,7 @@ def write_report(folder: str | Path, note: str = "") -> Path:
 def render_page(found: Conclusion, note: str = "") -> str:
     """Return the page of a study, or of a comparison, as HTML."""
     study = found.findings.study
-    first = next((run for arm in study.runs for run in study.finished(arm)), None)
+    first = next(iter(study.finished_runs), None)
     shared = {
         "study": study, "results_link": _results_link(found), "note": note,
         "environment": first.environment if first else {}, "images": first.scores.get("images") if first else None,

@@ -187,8 +187,9 @@ def _with_baselines(study: Study, task: str, names: Collection[str]) -> list[dic
 
 
 def _metric_names(study: Study) -> dict[str, list[str]]:
-    names = {task: study.metric_names(sides(study, task).single) for task in ("colour", "class")}
-    for name in study.metric_names(sides(study, "colour").multi or sides(study, "class").multi):
+    (colour, both), (alone, other) = sides(study, "colour"), sides(study, "class")
+    names = {"colour": study.metric_names(colour), "class": study.metric_names(alone)}
+    for name in study.metric_names(both or other):
         if name not in (*names["colour"], *names["class"]):  # a metric of an arm that was not trained
             names["class" if study.metrics.get(name, {}).get("task") == "class" else "colour"].append(name)
     return names

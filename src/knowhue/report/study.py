@@ -232,9 +232,7 @@ class Study:
     @cached_property
     def questions(self) -> dict[str, Question]:
         """The frozen questions; those of `QUESTIONS` where `study.json` has none."""
-        frozen: Mapping[str, Row] | None = self.settings.get("questions")
-        if frozen is None:
-            return dict(QUESTIONS.items())
+        frozen = self.settings.get("questions", QUESTIONS)
         return {name: checked(Question, each) for name, each in frozen.items()}
 
     @cached_property
@@ -246,7 +244,7 @@ class Study:
 
     def declared_scores(self) -> Iterator[Score]:
         """Return the declared scores of diverged runs: in a question's metric, the score of a trivial baseline."""
-        diverged = [run for runs in self.runs.values() for run in runs.values() if run.state == "diverged"]
+        diverged = [run for run in self.all_runs if run.state == "diverged"]
         for question in [QUESTIONS["colour"]] if self.is_comparison else self.questions.values():
             value = flat_scores(self.baselines.get(question.if_diverged, {})).get(question.metric)
             if value is not None:
@@ -268,7 +266,7 @@ class Study:
     @property
     def split(self) -> str:
         """The split of all final scores, tables and samples."""
-        known = (run.scores.get("split") for runs in self.runs.values() for run in runs.values())
+        known = (run.scores.get("split") for run in self.all_runs)
         return str(next(filter(None, known), "validation"))
 
     @property
@@ -299,8 +297,12 @@ class Study:
         return [run for run in self.of(arm) if run.finished]
 
     @property
+    def all_runs(self) -> list[Run]:
+        return [run for arm in self.runs for run in self.of(arm)]
+
+    @property
     def finished_runs(self) -> list[Run]:
-        return [run for arm in self.runs for run in self.finished(arm)]
+        return [run for run in self.all_runs if run.finished]
 
     @property
     def shown_seed(self) -> int | None:
@@ -371,24 +373,17 @@ def tidy_scores(study: Study) -> Iterator[Score]:
             )
 
 
-class Sides(NamedTuple):
-    """The two arms of a question; an empty name where the study has no such arm."""
-
-    single: str
-    multi: str
-
-
-def sides(study: Study, question: str) -> Sides:
-    """Return the arms that a question compares.
+def sides(study: Study, question: str) -> tuple[str, str]:
+    """Return the arms that a question compares, single-task first; an empty name where the study has no such arm.
 
     Where the plan does not ask it: the first arm with this task alone, and the first with both tasks.
     """
     spec = study.questions.get(question)
     if spec is not None:
-        return Sides(spec.single, spec.multi)
+        return spec.single, spec.multi
     alone = (arm for arm in study.runs if tasks(study, arm) == {question})
     both = (arm for arm in study.runs if tasks(study, arm) == {"colour", "class"})
-    return Sides(next(alone, ""), next(both, ""))
+    return next(alone, ""), next(both, "")
 
 
 def arm_label(study: Study, arm: str) -> str:

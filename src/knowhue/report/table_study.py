@@ -328,9 +328,10 @@ def _misspelt(noun: str, items: Mapping[str, Iterable[Hashable]]) -> Iterator[st
 
 def notices(study: Study) -> list[str]:
     """Return notes on a table: probable mistakes and copies, and the runs, columns and metrics that were not used."""
-    runs = [run for arm in study.runs for run in study.of(arm)]
     ended = ("finished", "missing", DIVERGED)
-    unfinished = [f"{run.arm} seed {run.seed} ({run.state})" for run in runs if run.state not in ended]
+    unfinished = [
+        f"{run.arm} seed {run.seed} ({run.state})" for run in study.all_runs if run.state not in ended
+    ]
     without_direction = [metric for metric, about in study.metrics.items() if "better" not in about]
     undirected = {name for name, metric in METRICS.items() if metric.better == "neither"}
     neither = [metric for metric in without_direction if metric in undirected]
