@@ -300,6 +300,13 @@ def test_an_arm_may_lack_a_metric_and_a_run_stand_in_two_rows(tmp_path):
     assert len(rows.totals) == 3
 
 
+def test_a_diverged_run_of_a_wide_table_may_have_a_declared_score_of_one_metric_alone(tmp_path):
+    (tmp_path / "w.csv").write_text("arm,seed,state,loss,accuracy\na,0,diverged,9,\na,1,finished,1,.5\n")
+    rows = read_score_rows([tmp_path / "w.csv"], ["loss", "accuracy"])
+    assert list(rows.declared) == [("a", 0, "loss")]
+    assert list(rows.totals) == [("a", 1, "loss", ""), ("a", 1, "accuracy", "")]
+
+
 def test_decimals_are_numbers_and_what_no_float_holds_is_told(tmp_path):
     pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     rows = [row | {"value": Decimal(str(row["value"]))} for row in TIDY]
