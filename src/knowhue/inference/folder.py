@@ -25,7 +25,7 @@ from knowhue.runs import Report
 from knowhue.storage import real_path, write_through, writing
 
 _COMPILE_FROM_IMAGES = 16  # from this many images on, compiling pays even if they are small
-# enough for small images to form a batch: eight together cost the network two thirds of eight alone
+# enough for small images to form a batch: cores share it, or eight together cost torch two thirds of eight alone
 _BATCH_WAIT_SECONDS = 0.2
 STAGING = ".colorizing"
 """Folder in the output folder where images are written before they are moved to their place."""
