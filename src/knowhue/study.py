@@ -193,7 +193,9 @@ def _begin(
     """
     engine = Engine(plan.config.training)
     if not isinstance(executor, InProcess) and engine.share.world > 1:
-        raise ConfigError(f"`--engine {executor.name}` cannot be combined with torch.distributed.run.")
+        raise ConfigError(
+            f"`--engine {executor.name}` cannot be combined with torch.distributed.run. Use one of the two."
+        )
     _refuse_another_plan(plan, root)
     _require_free_folder(root)
 

@@ -352,5 +352,5 @@ def test_a_pool_that_breaks_before_the_next_job_is_said_plainly(monkeypatch):
         raise BrokenProcessPool("A child process terminated abruptly")
 
     monkeypatch.setattr(ProcessPoolExecutor, "submit", submit)
-    with pytest.raises(RunError, match=r"A worker was killed.*Run the same command again"):
+    with pytest.raises(RunError, match=r"A worker was killed.*run the same command again"):
         LocalProcesses(2).execute([Job("a", print)])

@@ -152,7 +152,8 @@ class LocalProcesses(Executor):
                 if not isinstance(error, BrokenProcessPool):
                     raise
                 raise RunError(
-                    "A worker was killed, probably for lack of memory. Run the same command again with fewer --workers."
+                    "A worker was killed, probably for lack of memory. Finished jobs are kept: run the same command "
+                    "again, perhaps with fewer --workers."
                 ) from None
 
 

@@ -128,4 +128,6 @@ def _result(future: "Future[object]") -> None:
         cause = error.cause if isinstance(error, RayTaskError) else error
         if not isinstance(cause, RayError):
             raise cause from None
-        raise RunError(f"Ray gave up a job: {first_line(cause)} Run the same command again.") from None
+        raise RunError(
+            f"Ray gave up a job: {first_line(cause)} Finished jobs are kept: run the command again."
+        ) from None

@@ -143,7 +143,8 @@ class SlurmJobs(Executor):
             elif now - gone_since.setdefault(job.job_id, now) > LOST_S:
                 raise RunError(
                     f"Slurm's job {job.job_id} ended without a result: it was cancelled, or killed for lack of memory "
-                    f"(--engine-set slurm.memory_gb=...). See `{job.paths.stderr}`, and run the same command again."
+                    f"(--engine-set slurm.memory_gb=...). See `{job.paths.stderr}`. Finished jobs are kept: run "
+                    "the same command again."
                 )
         return ended
 

@@ -142,7 +142,9 @@ def open_classifier(option: str) -> ImageClassifier:
     def predict(pixels: Pixels) -> NDArray[np.int64]:
         scores = network(transform(Pillow.fromarray(to_8_bits(pixels)))[None])[0].double().numpy()
         if not np.isfinite(scores).all():
-            raise ConfigError(f"`--classifier {shown(option)}` should give finite scores. Found others.")
+            raise ConfigError(
+                f"`--classifier {shown(option)}` should give finite scores. Found NaN or infinity."
+            )
         return np.argsort(-scores, kind="stable")[:LIKELIEST]
 
     subset = infer_imagenet_subset(network)

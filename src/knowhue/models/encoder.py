@@ -53,7 +53,7 @@ def _with_timm_names(name: str, path: Path, install: str) -> Weights:
     names = list(expected)[: len(tensors)]
     same_shapes = [tensor.shape for tensor in tensors] == [expected[key].shape for key in names]
     if len(tensors) not in (len(expected), len(body)) or not same_shapes:
-        raise WeightsError(f"`{path}` should hold the tensors of timm's `{name}`, as after `{install}`.")
+        raise WeightsError(f"`{path}` should hold the tensors of timm's `{name}`. Found others: `{install}`.")
     return dict(zip(names, tensors, strict=True))
 
 

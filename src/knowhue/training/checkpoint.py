@@ -64,7 +64,9 @@ def restore_checkpoint(
             for name, part in parts.items():
                 part.load_state_dict(saved[name])
     except (OSError, KeyError, RuntimeError, ValueError) as error:
-        raise RunError(f"`{path}` is damaged: {first_line(error)}. Remove `{folder}`.") from None
+        raise RunError(
+            f"`{path}` is damaged: {first_line(error)}. Remove `{folder}` to start this run again."
+        ) from None
     return header["epoch"], header["log"]
 
 
