@@ -300,6 +300,13 @@ def test_a_resolution_without_a_unit_is_the_shape_of_pixels_alone(unit: int, dpi
     assert np.allclose(np.multiply(read.origin.pixels_per_mm, 25.4), dpi)
 
 
+def test_a_resolution_without_a_unit_is_at_least_72_per_inch_when_it_is_written_again():
+    for across, down, dpi in ((13, 39, (72, 216)), (11, 22, (72, 144)), (42, 21, (144, 72))):
+        read = read_image(tiff(GRAY, resolution=(across, down), resolutionunit=1, description="a"))
+        found = Image.open(io.BytesIO(encode_image(read, ".png"))).getexif()
+        assert (found[0x011A], found[0x011B]) == dpi
+
+
 @pytest.mark.parametrize("unit", [1, 2, 3])
 def test_a_resolution_of_nothing_is_none(unit: int):
     read = read_image(tiff(GRAY, resolution=(0, 150), resolutionunit=unit))

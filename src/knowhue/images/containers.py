@@ -67,8 +67,11 @@ def resolution_of(across: float, down: float, unit_mm: float | None) -> Resoluti
     """
     if not (across > 0 and down > 0) or (unit_mm is None and across == down):
         return None
-    unit_mm = unit_mm or min(across, down) * 25.4 / 72
-    found = across / unit_mm, down / unit_mm
+    if unit_mm is None:
+        # the smaller one is exactly 72 per inch, because libvips truncates decimals when it writes EXIF
+        found = 72 / 25.4 * (across / min(across, down)), 72 / 25.4 * (down / min(across, down))
+    else:
+        found = across / unit_mm, down / unit_mm
     return found if found != _NO_RESOLUTION and max(found) < _MOST_PIXELS_PER_MM else None
 
 
