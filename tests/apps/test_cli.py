@@ -113,6 +113,7 @@ def test_bad_images(knowhue, make_folder, tmp_path, command):
     [
         (["--preset", "paper"], ["`--preset` should be one of", "Found `--preset paper`"]),
         (["--set", "trainning.x=1"], ["`trainning` is not a setting"]),
+        (["--preset", "demo", "--set", "preset=demo"], ["`preset` is not a setting"]),
         (["--set", "training.batch_size=many"], ["`training.batch_size` should be a whole number", "many"]),
         (["--set", "arms=colour"], ["`arms` should be a list such as `[a, b]`. Found `arms = colour`."]),
         (["--set", "training=3"], ["`training` should be a section of `key: value` lines"]),

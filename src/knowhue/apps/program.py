@@ -232,7 +232,8 @@ def with_typed_names(message: str, options: Mapping[str, str]) -> str:
     def replace(found: re.Match[str]) -> str:
         return f"`{options[found[1]]}{found[2].replace(' = ', ' ')}" if found[1] in options else found[0]
 
-    return re.sub(r"`(\w+)(`| = )", replace, message)
+    # a setting that does not exist can have the name of an option
+    return re.sub(r"`(\w+)(`(?! is not a setting)| = )", replace, message)
 
 
 def _typed_name(parameter: ArgumentInfo | OptionInfo) -> str:
