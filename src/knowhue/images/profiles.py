@@ -231,8 +231,15 @@ _SRGB_TOLERANCE = {8: 0.75 / 255, 16: 0.0005}
 """Difference in sRGB codes (0 to 1), by bits, up to which a profile counts as sRGB and pixels are not converted."""
 _BAND_PIXELS = 1 << 20
 _ToLinear = Callable[[NDArray[Any]], NDArray[Any]]
-_Conversion = tuple[_ToLinear, Callable[[VipsImage], VipsImage] | None]
-"""To linear sRGB, exact and not clipped; and to 8-bit codes, fast but clipped, or None."""
+
+
+class _Conversion(NamedTuple):
+    """A conversion to sRGB."""
+
+    linear: _ToLinear
+    """exact, to linear light, not clipped"""
+    encoded: Callable[[VipsImage], VipsImage] | None = None
+    """fast, to 8-bit codes, clipped to sRGB; None if there is none"""
 
 
 def to_srgb(
@@ -252,10 +259,10 @@ def to_srgb(
         none; sentences for the user.
     """
     notes: tuple[str, ...] = ()
-    conversion: _Conversion | None = None if space is None else (space.to_linear, None)
+    conversion = None if space is None else _Conversion(space.to_linear)
     if interpretation.startswith("lab"):
         # keeps the file's L*: its white point, whichever it is, becomes sRGB's
-        conversion = (
+        conversion = _Conversion(
             lambda values: array_of(image_of(values, interpretation).colourspace("scrgb")),
             lambda image: image.colourspace("srgb"),
         )
@@ -333,7 +340,7 @@ def _lcms_conversion(interpretation: str, profile: bytes) -> _Conversion:
         return array_of(image.icc_import(embedded=True, intent="relative", pcs="xyz").colourspace("scrgb"))
 
     space = profile_space(profile)
-    return (
+    return _Conversion(
         linear if space is None else space.to_linear,
         lambda image: tagged(image).icc_transform("srgb", embedded=True, intent="relative", depth=8),
     )
@@ -342,13 +349,12 @@ def _lcms_conversion(interpretation: str, profile: bytes) -> _Conversion:
 def _convert(colours: NDArray[Any], interpretation: str, conversion: _Conversion, bits: int) -> Pixels:
     """Pixels in sRGB: for 8 bits by the fast conversion, corrected where it clips; else by the exact one."""
     channels = 1 if colours.shape[2] == 1 else 3
-    linear, encoded = conversion
-    if bits == 16 or encoded is None:
+    if bits == 16 or conversion.encoded is None:
         pixels = np.empty((*colours.shape[:2], channels), np.uint8 if bits == 8 else np.uint16)
         for band in _bands(pixels):
-            pixels[band] = _codes(colours[band], linear, (1 << bits) - 1)[..., :channels]
+            pixels[band] = _codes(colours[band], conversion.linear, (1 << bits) - 1)[..., :channels]
         return pixels
-    pixels = array_of(encoded(image_of(colours, interpretation)))
+    pixels = array_of(conversion.encoded(image_of(colours, interpretation)))
     if channels == 1:
         return np.ascontiguousarray(pixels[..., 1:2])  # gray stays neutral, and is never clipped
     for band in _bands(pixels):
@@ -357,7 +363,7 @@ def _convert(colours: NDArray[Any], interpretation: str, conversion: _Conversion
         # only codes 0 and 255 can have been clipped; where all three are equal, the colour is black or white
         clipped = ((low == 0) | (high == 255)) & (high > low)
         if clipped.any():
-            rows[clipped] = _codes(colours[band][clipped][None], linear, 255)[0]
+            rows[clipped] = _codes(colours[band][clipped][None], conversion.linear, 255)[0]
     return pixels
 
 
@@ -409,8 +415,7 @@ def _code_of_light() -> NDArray[np.float32]:
 @lru_cache(maxsize=64)
 def _is_srgb(profile: bytes, bits: int) -> bool:
     probe = _colour_grid()
-    to_linear, _ = _lcms_conversion("rgb16", profile)
-    codes = look_up(to_linear(probe), _code_of_light())
+    codes = look_up(_lcms_conversion("rgb16", profile).linear(probe), _code_of_light())
     return bool(np.abs(codes - probe / 65535).max() <= _SRGB_TOLERANCE[bits])
 
 

@@ -187,9 +187,9 @@ def _with_baselines(study: Study, task: str, names: Collection[str]) -> list[dic
 
 
 def _metric_names(study: Study) -> dict[str, list[str]]:
-    (colour, both), (alone, other) = sides(study, "colour"), sides(study, "class")
-    names = {"colour": study.metric_names(colour), "class": study.metric_names(alone)}
-    for name in study.metric_names(both or other):
+    (colour, colour_multi), (class_, class_multi) = sides(study, "colour"), sides(study, "class")
+    names = {"colour": study.metric_names(colour), "class": study.metric_names(class_)}
+    for name in study.metric_names(colour_multi or class_multi):
         if name not in (*names["colour"], *names["class"]):  # a metric of an arm that was not trained
             names["class" if study.metrics.get(name, {}).get("task") == "class" else "colour"].append(name)
     return names
