@@ -243,6 +243,8 @@ def test_labels_that_are_no_class_are_refused(tmp_path):
         ImageError, match=r"or a whole number\. Found `0\.73`\. .* --set images\.label_column="
     ):
         labels_of(tmp_path, [0.73, 1.0])
+    with pytest.raises(ImageError, match=r"or a whole number\. Found `2\.5`"):
+        labels_of(tmp_path, [Decimal("2.5"), Decimal(1)])
     names = {"huggingface": json.dumps({"info": {"features": {"label": {"names": list(CLASSES)}}}})}
     with pytest.raises(ImageError, match=r"should be the number of a class, below 2.* Found `2`"):
         labels_of(tmp_path, [0, 2], names)

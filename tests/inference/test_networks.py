@@ -441,6 +441,9 @@ def test_weights_without_a_description_are_refused(tmp_path):
     save_file({"weights": torch.zeros(3)}, tmp_path / "model.safetensors")
     with pytest.raises(WeightsError, match="without a description"):
         open_network(tmp_path / "model.safetensors")
+    save_file({"weights": torch.zeros(3)}, tmp_path / "model.safetensors", {"knowhue": "no json"})
+    with pytest.raises(WeightsError, match=r"can read\. Found: Invalid JSON: .* Upgrade knowhue"):
+        open_network(tmp_path / "model.safetensors")
 
 
 @pytest.mark.parametrize("recipe", [None, "ddcolor"])

@@ -152,8 +152,8 @@ def parse_label(value: object) -> str | None:
         value = int(value)
     if isinstance(value, float | Decimal | list | tuple | set | dict):
         raise ImageError(
-            f"A label should be the name of a class, or a whole number. Found `{shown(value)}`. Name the column of "
-            "classes with --set images.label_column=..."
+            f"A label should be the name of a class, or a whole number. Found `{shown(str(value))}`. Name the column "
+            "of classes with --set images.label_column=..."
         )
     text = value.decode(errors="replace") if isinstance(value, bytes) else "" if value is None else str(value)
     return None if text.strip() in ("", "-1", UNLABELLED) else text.strip()

@@ -187,7 +187,7 @@ def read_description(text: str | None, path: Path) -> Description:
         first = error.errors()[0]
         where, problem = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
     except ValueError as error:
-        where, problem = "", str(error)
+        where, problem = "", f"Invalid JSON: {error}"
     at = f" at `{shown(where)}`" if where else ""
     raise WeightsError(
         f"`{path}` should have a description that this version of knowhue can read. Found{at}: "
