@@ -28,6 +28,7 @@ from knowhue.evaluation.similarity import ciede2000
 from knowhue.images.image import SUFFIXES, Image
 from knowhue.images.reading import read_image
 from knowhue.inference.colorizer import ColorizeOptions, Colorizer
+from knowhue.inference.judgement import is_novel
 from knowhue.runs import UNKNOWN
 from knowhue.tensors import RGB, Chroma, Lightness
 
@@ -101,7 +102,7 @@ def judge(colorizer: Colorizer, photo: Photo, saturation: float) -> dict[str, An
     return (
         score(photo, chroma)
         | named
-        | {"correct": int(best == photo.label), "novel": found.judgement.is_novel}
+        | {"correct": int(best == photo.label), "novel": is_novel(found.judgement.novelty)}
     )
 
 
