@@ -232,7 +232,9 @@ def _unpack(path: Path, root: Path) -> dict[str, str]:
         return {str(each["@id"]): each["sha256"] for each in crate["@graph"] if each.get("@type") == "File"}
     except OSError as error:
         if isinstance(error, FileNotFoundError) and path.exists():
-            raise RunError(f"{path}: not what `knowhue pack` makes: it has no {CRATE}") from None
+            raise RunError(
+                f"{path}: not a sealed study: it has no {CRATE}; `knowhue pack` makes one"
+            ) from None
         more = "; name what `knowhue pack` makes of it" if path.is_dir() else ""
         raise RunError(f"{path}: {system_reason(error)}{more}") from None
     except (zipfile.BadZipFile, zlib.error, EOFError, *_DAMAGE) as error:

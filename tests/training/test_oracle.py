@@ -102,6 +102,8 @@ def test_a_run_keeps_what_it_knows_and_cannot_be_put_to_work(tiny, make_work):
     _, oracle = both(tiny(**SHORT))
     folder = run_arm(make_work(oracle), oracle, "oracle")
     assert load_file(folder / "model.safetensors")["oracle.embedding.weight"].abs().sum() > 0
-    with pytest.raises(RunError, match=r"run of an oracle, which needs true classes") as caught:
+    with pytest.raises(
+        RunError, match=r"run of an oracle, which needs the true class of each image"
+    ) as caught:
         deploy(folder)
     assert "\n" not in str(caught.value)

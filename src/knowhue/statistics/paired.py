@@ -209,7 +209,8 @@ def sided_share(differences: Differences, margin: float, lower_is_better: bool) 
     # a difference that equals the margin up to rounding does not exceed it
     tie = _TIE * (margin + float(np.abs(d).max(initial=0.0)))
     count = int(np.count_nonzero((d if lower_is_better else -d) - margin > tie))
-    return Share(count, len(d), count / len(d), wilson_interval(count, len(d)))
+    interval = wilson_interval(count, len(d))  # first, because it refuses 0 seeds
+    return Share(count, len(d), count / len(d), interval)
 
 
 def flips(before: ArrayLike, after: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
