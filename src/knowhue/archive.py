@@ -194,7 +194,8 @@ def _plan(
         resumes = shards in (None, found["shards"])
         if not resumes and not overwrite:
             raise RunError(
-                f"`--shards` should be {found['shards']}. Found `--shards {shards}`. Leave it out, or pass --overwrite."
+                f"`{out.url}` was divided into {found['shards']} shards. Found `--shards {shards}`. Leave it out to "
+                "continue, or start again with --overwrite."
             )
         shards = shards or found["shards"]
     plan = {"schema": _SCHEMA, "job": job, "shards": shards or max(1, -(-len(listing) // SHARD_IMAGES))}

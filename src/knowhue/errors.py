@@ -89,7 +89,8 @@ def should_be(name: str, wanted: str, found: object, remedy: str = "") -> str:
     >>> should_be("seed", "0 or more", -1)
     '`seed` should be 0 or more. Found `seed = -1`.'
     """
-    return f"`{name}` should be {wanted}. Found `{name} = {shown(found)}`.{remedy and f' {remedy}'}"
+    value = f"{found:.12g}" if isinstance(found, float) else shown(found)
+    return f"`{name}` should be {wanted}. Found `{name} = {value}`.{remedy and f' {remedy}'}"
 
 
 def one_of(name: str, found: str, known: Iterable[str]) -> str:

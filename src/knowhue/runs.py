@@ -376,7 +376,8 @@ def model_file(name: str) -> Path:
         return finished_run(path.parent) / path.name
     elif not path.is_file():
         raise RunError(
-            f"A trained model should be `{BUILT_IN}`, a finished run or study, or a file. Found no file `{name}`."
+            f"A trained model should be `{BUILT_IN}`, the folder of a finished run or study, or a file. Found no file "
+            f"`{name}`."
             f"{did_you_mean(name, [BUILT_IN])}"
         )
     return path

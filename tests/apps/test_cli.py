@@ -186,12 +186,15 @@ def test_a_folder_of_other_files_is_no_folder_of_a_study(knowhue, make_folder, t
     photos = make_folder({"cat": 5, "dog": 5})
     before = sorted(tmp_path.rglob("*"))
     said = f"Found `--out {photos}`, which holds cat, dog. Name another folder."
-    errs(knowhue(command, photos, "--out", photos, *SET), "`--out` should be a new or empty folder", said)
+    errs(knowhue(command, photos, "--out", photos, *SET), "`--out` should be the folder of a study", said)
     assert sorted(tmp_path.rglob("*")) == before
     (tmp_path / "begun" / "images").mkdir(parents=True)
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / ".lock").touch()  # of a command that was killed
-    for out in ("begun", "empty", "new"):
+    (tmp_path / "noted").mkdir()
+    for name in ("log.txt", "study.yaml"):
+        (tmp_path / "noted" / name).touch()
+    for out in ("begun", "empty", "noted", "new"):
         wrong = ["--set", "trainning.x=1"]
         errs(knowhue(command, photos, "--out", tmp_path / out, *wrong), "`trainning` is not a setting")
 

@@ -398,7 +398,7 @@ def test_serve_opens_models_by_name_and_says_where_it_listens(
         (["--model", "=x.onnx"], "should be NAME=PATH or a path"),
         (["--model", "x="], "should be NAME=PATH or a path"),
         (["--model", "a/x.onnx", "--model", "b/x.onnx"], "Found `x` twice"),
-        (["--recipe", "ddcolor"], "should be NAME=RECIPE, with the name of a --model"),
+        (["--recipe", "ddcolor"], "should be NAME=RECIPE, where NAME is built-in, as --model names them"),
         (["--model", "a=x.onnx", "--recipe", "a=dcolor"], "Did you mean `ddcolor`?"),
         (
             ["--study", "nowhere"],

@@ -359,3 +359,27 @@ def test_only_what_printing_meets_is_told_of_standard_output(knowhue, monkeypatc
     monkeypatch.setattr(program, "app", lambda **_: program.say("a line"))
     monkeypatch.setattr(sys, "stdout", FullDisk())
     assert knowhue()[::2] == (2, "knowhue: standard output: no space left on device\n")
+
+
+@pytest.mark.parametrize(
+    ("command", "found"),
+    [
+        ("score our --truth truth --reference our -o x.html", "Found `truth`"),
+        ("colorize out --out out", "Found `out`"),
+        ("colorize g.png --model model -o x.png", "`model`"),
+        ("verdict runs.csv --against against --sesoi acc=1", "Found `against`"),
+    ],
+)
+def test_a_value_that_is_called_like_its_option_is_shown_as_typed(
+    knowhue, tmp_path, monkeypatch, command, found
+):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("our", "out", "model"):
+        (tmp_path / folder).mkdir()
+        Image.new("RGB", (16, 16), "red").save(tmp_path / folder / "a.png")
+    Image.new("L", (16, 16), 99).save(tmp_path / "g.png")
+    (tmp_path / "runs.csv").write_text(
+        "arm,seed,acc\n" + "".join(f"{arm},{n},0.{n}\n" for arm in "ab" for n in range(3))
+    )
+    code, _, err = knowhue(*command.split())
+    assert (code, found in err) == (2, True), err

@@ -137,15 +137,18 @@ def test_the_local_engine_is_this_process_or_several():
         ),
         (
             {"settings": ["slurm.cpus=2"]},
-            "`--engine-set slurm...` should be left out with `--engine local`.",
+            "`--engine-set` should be left out with `--engine local`. Found `--engine-set slurm.cpus=2`.",
         ),
         ({"name": "ray", "settings": ["ray.gpu=1"]}, "Did you mean `ray.gpus`?"),
         (
             {"name": "ray", "settings": ["slurm.gpus=1"]},
-            "`--engine-set slurm...` should be left out with `--engine ray`.",
+            "`--engine-set` should be `ray.NAME=VALUE` with `--engine ray`. Found `--engine-set slurm.gpus=1`.",
         ),
         ({"name": "ray", "settings": ["gpus"]}, "`--engine-set` should look like `slurm.partition=gpu`."),
-        ({"name": "ray", "settings": ["gpus=1"]}, "`gpus` is not a setting. docs/scale.md lists them all."),
+        (
+            {"name": "ray", "settings": ["gpus=1"]},
+            "`--engine-set` should be `ray.NAME=VALUE` with `--engine ray`. Found `--engine-set gpus=1`.",
+        ),
         ({"name": "ray", "settings": ["ray=1"]}, "`ray` should be a section of `key: value` lines"),
         (
             {"name": "ray", "settings": ["ray.gpus=-1"]},

@@ -60,12 +60,15 @@ def command(example: str, cls: type[TyperCommand] | None = None) -> Callable[[Ca
 
 
 def _require_out(out: Path) -> Path:
-    """Return the folder of a study, which is new or empty, or in which a study has begun: others' files stay alone."""
-    files = [each for each in os.listdir(out) if each[0] != "."] if os.path.isdir(out) else []
-    if files and not {*RESERVED, FROZEN} & {*files}:
+    """Return the folder of a study, which holds no images or folders of others; a log or a plan may be there."""
+    from knowhue.images.image import SUFFIXES
+
+    entries = [each for each in out.iterdir() if each.name[0] != "."] if os.path.isdir(out) else []
+    others = sorted(each.name for each in entries if each.is_dir() or each.suffix.lower() in SUFFIXES)
+    if others and not {*RESERVED, FROZEN} & {each.name for each in entries}:
         raise ConfigError(
-            f"`--out` should be a new or empty folder, or one with a study. Found `--out {out}`, which holds "
-            f"{few(sorted(files), 3)}. Name another folder."
+            "`--out` should be the folder of a study, or one without images and folders. Found `--out "
+            f"{out}`, which holds {few(others, 3)}. Name another folder."
         )
     return require_folder(out)
 

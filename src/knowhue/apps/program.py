@@ -211,7 +211,9 @@ def with_options(command: Callable[[Any], Any]) -> Callable[..., Any]:
             return command(argument.annotation.model_construct(**values))
         except KnowhueError as error:
             given = {
-                name: typed[name] for name in typed.keys() & values if values[name] != fields[name].default
+                name: typed[name]
+                for name in typed.keys() & values
+                if values[name] != fields[name].default and str(values[name]) != name
             }
             error.args = tuple(with_typed_names(str(each), given) for each in error.args)
             raise
@@ -223,17 +225,20 @@ def with_options(command: Callable[[Any], Any]) -> Callable[..., Any]:
 
 
 def with_typed_names(message: str, options: Mapping[str, str]) -> str:
-    """Return a message about arguments in Python as one about the options that were typed, by name of the argument.
+    """Return a message about an argument in Python as one about the option that was typed, by name of the argument.
+
+    Only the argument that the message begins with is renamed: files, columns and settings can have the same names.
 
     >>> with_typed_names("`arm` should be one of class, multi. Found `arm = mulit`.", {"arm": "--arm"})
     '`--arm` should be one of class, multi. Found `--arm mulit`.'
+    >>> with_typed_names("runs.csv, row 2: `better` should be lower or higher.", {"better": "--better"})
+    'runs.csv, row 2: `better` should be lower or higher.'
     """
-
-    def replace(found: re.Match[str]) -> str:
-        return f"`{options[found[1]]}{found[2].replace(' = ', ' ')}" if found[1] in options else found[0]
-
-    # a setting that does not exist can have the name of an option
-    return re.sub(r"`(\w+)(`(?! is not a setting)| = )", replace, message)
+    begins = re.match(r"`(\w+)`(?! is not a setting)", message)
+    if begins is None or (name := begins[1]) not in options:
+        return message
+    rest = message[begins.end() :].replace(f"`{name} = ", f"`{options[name]} ")
+    return f"`{options[name]}`{rest}"
 
 
 def _typed_name(parameter: ArgumentInfo | OptionInfo) -> str:

@@ -82,7 +82,7 @@ def _choices(arguments: ServeArguments) -> dict[str, ModelChoice]:
     for text in arguments.recipe or []:
         name, _, recipe = text.partition("=")
         if name not in choices:
-            wanted = f"NAME=RECIPE, with the name of a --model, {' or '.join(choices)}"
+            wanted = f"NAME=RECIPE, where NAME is {' or '.join(choices)}, as --model names them"
             raise ConfigError(should_be("recipe", wanted, text))
         choices[name] = choices[name]._replace(recipe=recipe)
     return choices

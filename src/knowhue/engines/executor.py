@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from functools import partial, reduce
+from functools import partial
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait as wait_for
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol
 from pydantic import Field
 
 from knowhue.config import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Section
-from knowhue.errors import ConfigError, KnowhueError, RunError, few, needing, one_of
+from knowhue.errors import ConfigError, KnowhueError, RunError, few, needing, one_of, shown
 from knowhue.locks import LOCK, note_jobs
 from knowhue.presets import checked, merge, read_setting
 from knowhue.runs import Report, ShareOut
@@ -272,10 +272,14 @@ def open_engine(
     """
     if name not in ENGINES:
         raise ConfigError(one_of("engine", name, ENGINES))
-    nested = (read_setting(text, "--engine-set", "slurm.partition=gpu") for text in settings)
-    values: dict[str, Any] = reduce(merge, nested, {})
-    if others := sorted(EngineSettings.model_fields.keys() & values.keys() - {name}):
-        raise ConfigError(f"`--engine-set {others[0]}...` should be left out with `--engine {name}`.")
+    values: dict[str, Any] = {}
+    for text in settings:
+        values = merge(values, read_setting(text, "--engine-set", "slurm.partition=gpu"))
+        if values.keys() - {name}:
+            wanted = "left out" if name == "local" else f"`{name}.NAME=VALUE`"
+            raise ConfigError(
+                f"`--engine-set` should be {wanted} with `--engine {name}`. Found `--engine-set {shown(text)}`."
+            )
     with needing(f"`knowhue ... --engine {name}`", name):
         return ENGINES[name](root, workers, checked(EngineSettings, values))
 

@@ -40,7 +40,9 @@ def weights_file(name: str) -> Path:
     try:
         return model_file(name)
     except RunError as error:
-        raise WeightsError(f"{error} (`encoder.weights` can be `pretrained`, `package` or `none`.)") from None
+        raise WeightsError(
+            f"{error} (`encoder.weights` can also be `pretrained`, `package` or `none`.)"
+        ) from None
 
 
 def no_weights(path: Path) -> str:
