@@ -368,6 +368,7 @@ def test_only_what_printing_meets_is_told_of_standard_output(knowhue, monkeypatc
         ("colorize out --out out", "Found `out`"),
         ("colorize g.png --model model -o x.png", "`model`"),
         ("verdict runs.csv --against against --sesoi acc=1", "Found `against`"),
+        ("colorize g.png --model=recipe --recipe=ddcolor -o x.png", "Found `recipe`"),
     ],
 )
 def test_a_value_that_is_called_like_its_option_is_shown_as_typed(

@@ -121,9 +121,7 @@ def test_a_classifier_tests_systems_image_by_image_and_is_checked_with_its_weigh
     for given, what in others.items():
         code, said, err = knowhue(*again, *given)
         assert (code, said, err.count("\n")) == (2, "", 1)
-        assert (
-            f"`--check score.json` should have used `--classifier` with the same {what}: numbers with" in err
-        )
+        assert f"`--check score.json` should have used `classifier` with the same {what}: numbers with" in err
 
 
 def test_earlier_scores_stand_beside_in_every_table(knowhue, at):

@@ -96,7 +96,7 @@ def test_share_of_images_is_drawn_anew_per_seed_only_if_asked(prepared):
 
 
 def test_resampling_all_images_is_refused():
-    with pytest.raises(ValueError, match=r"image_share` should be below 1 where .*Found .* = 1\.0"):
+    with pytest.raises(ValueError, match=r"image_share` should be below 1 where .*Found .* = 1`"):
         Supervision(resample=True)
 
 

@@ -74,7 +74,7 @@ def test_weights_that_cannot_be_had_are_refused_at_once_with_what_needs_no_netwo
         require_weights(Config(encoder=EncoderSettings(name="resnet34")))
     for way in ("--preset demo", "encoder.weights=package", "encoder.weights=FILE", "encoder.weights=none"):
         assert way in str(raised.value)
-    with pytest.raises(WeightsError, match=r"Found no file `.*nowhere\.pth`.*can be `pretrained`"):
+    with pytest.raises(WeightsError, match=r"Found no file `.*nowhere\.pth`.*can also be `pretrained`"):
         require_weights(Config(encoder=EncoderSettings(weights="nowhere.pth")))
     with pytest.raises(WeightsError, match=r"`evaluation.lpips_weights` should be .* no file `nowhere\.pth`"):
         require_weights(load_config("demo", settings=["evaluation.lpips_weights=nowhere.pth"]))

@@ -213,7 +213,7 @@ def with_options(command: Callable[[Any], Any]) -> Callable[..., Any]:
             given = {
                 name: typed[name]
                 for name in typed.keys() & values
-                if values[name] != fields[name].default and str(values[name]) != name
+                if values[name] != fields[name].default and name not in map(str, values.values())
             }
             error.args = tuple(with_typed_names(str(each), given) for each in error.args)
             raise
@@ -227,7 +227,7 @@ def with_options(command: Callable[[Any], Any]) -> Callable[..., Any]:
 def with_typed_names(message: str, options: Mapping[str, str]) -> str:
     """Return a message about an argument in Python as one about the option that was typed, by name of the argument.
 
-    Only the argument that the message begins with is renamed: files, columns and settings can have the same names.
+    A message that does not begin with an argument stays: files, columns and settings can have the same names.
 
     >>> with_typed_names("`arm` should be one of class, multi. Found `arm = mulit`.", {"arm": "--arm"})
     '`--arm` should be one of class, multi. Found `--arm mulit`.'
@@ -235,10 +235,11 @@ def with_typed_names(message: str, options: Mapping[str, str]) -> str:
     'runs.csv, row 2: `better` should be lower or higher.'
     """
     begins = re.match(r"`(\w+)`(?! is not a setting)", message)
-    if begins is None or (name := begins[1]) not in options:
+    if begins is None or begins[1] not in options:
         return message
-    rest = message[begins.end() :].replace(f"`{name} = ", f"`{options[name]} ")
-    return f"`{options[name]}`{rest}"
+    for name, option in options.items():
+        message = message.replace(f"`{name}`", f"`{option}`").replace(f"`{name} = ", f"`{option} ")
+    return message
 
 
 def _typed_name(parameter: ArgumentInfo | OptionInfo) -> str:
