@@ -40,6 +40,7 @@ from knowhue.storage import file_digest, read_json, real_path, require_outputs
 MOST_SEEDS = 10_000  # larger numbers are typing errors, and would take all memory
 
 _Value = TypeVar("_Value")
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 setting_option = partial(typer.Option, rich_help_panel="Settings")
 SettingOption = Annotated[_Value, setting_option()]
 design_option = partial(typer.Option, rich_help_panel="Design of the study")
@@ -48,13 +49,14 @@ power_option = partial(typer.Option, rich_help_panel="Power: how much seeds and 
 """Options that are needed less often have their own panels in `--help`."""
 
 
-def command(example: str, cls: type[TyperCommand] | None = None) -> Callable[[Callable[..., Any]], None]:
+def command(example: str, cls: type[TyperCommand] | None = None) -> Callable[[_Function], _Function]:
     """Return what makes a function the command that an example begins with, see `with_options`."""
 
-    def add(function: Callable[..., Any]) -> None:
+    def add(function: _Function) -> _Function:
         first = next(iter(function.__annotations__.values()))
         run = with_options(function) if isinstance(first, type) and issubclass(first, Options) else function
         app.command(example.split(maxsplit=1)[0], cls=cls, epilog=f"Example: `knowhue {example}`")(run)
+        return function
 
     return add
 
